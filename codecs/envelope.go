@@ -30,9 +30,15 @@ type Envelope struct {
 	Purged int64
 	// Undecided are late events whose late record may not be acknowledged yet.
 	Undecided []Source
+	// Due is the least watermark, in ms, at which an open window of the state has something to emit; NoDue if there is
+	// none. Recovery schedules a key by it without decoding the state.
+	Due int64
 	// State is the group's own part.
 	State []byte
 }
+
+// NoDue is the Due of a state no window of which is open.
+const NoDue = math.MaxInt64
 
 const (
 	envelopeVersion   protowire.Number = 1
@@ -40,6 +46,7 @@ const (
 	envelopePurged    protowire.Number = 3
 	envelopeUndecided protowire.Number = 4
 	envelopeState     protowire.Number = 5
+	envelopeDue       protowire.Number = 6
 )
 
 // Append appends the record.
@@ -51,6 +58,10 @@ func (e *Envelope) Append(dst []byte) []byte {
 		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Purged))
 	}
 	dst = appendSources(dst, envelopeUndecided, e.Undecided)
+	if e.Due != NoDue {
+		dst = protowire.AppendTag(dst, envelopeDue, protowire.VarintType)
+		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Due))
+	}
 	if len(e.State) > 0 {
 		dst = protowire.AppendTag(dst, envelopeState, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, e.State)
@@ -80,7 +91,7 @@ func (e *Envelope) Parse(data []byte) error {
 }
 
 func (e *Envelope) parse(data []byte) *FieldError {
-	*e = Envelope{Sources: e.Sources[:0], Undecided: e.Undecided[:0], Purged: NoTime}
+	*e = Envelope{Sources: e.Sources[:0], Undecided: e.Undecided[:0], Purged: NoTime, Due: NoDue}
 	if len(data) > MaxStateBytes {
 		return &FieldError{Record: "state record", Reason: ReasonTooLarge, Limit: atMost(MaxStateBytes, "bytes"), Offset: -1}
 	}
@@ -117,6 +128,11 @@ func (e *Envelope) field(f *wireField) (err *FieldError) {
 			return truncated("purged_watermark")
 		}
 		e.Purged = f.signed()
+	case envelopeDue:
+		if f.kind != protowire.VarintType {
+			return truncated("due")
+		}
+		e.Due = f.signed()
 	case envelopeUndecided:
 		e.Undecided, err = parseSource(e.Undecided, f, "undecided")
 	case envelopeState:

@@ -1,0 +1,363 @@
+package window
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"sync"
+	"time"
+)
+
+// Fold says how events become an accumulator. Merge must be commutative and associative, and Add the same as merging an
+// accumulator of one event, or results depend on the order of arrival. All three are required.
+type Fold[E, A any] struct {
+	// Add adds an event to acc, which is zero, or reset, or holds earlier events.
+	Add func(acc *A, e *E)
+	// Merge adds what src holds to dst and leaves src as it is; dst must not keep references to memory that src may reuse.
+	Merge func(dst, src *A)
+	// Reset makes acc as good as zero; it may keep capacity.
+	Reset func(acc *A)
+}
+
+// Emit is when results are published.
+type Emit uint8
+
+// The ways to emit.
+const (
+	// OnUpdate yields a window at each Collect after it has changed, and finally when it closes.
+	OnUpdate Emit = iota
+	// OnClose yields a window when the watermark passes its last instant; with AllowedLateness again at each Collect after a late
+	// event, and finally when it closes.
+	OnClose
+)
+
+// Options are the choices that do not change which events a window holds, except for late ones. The zero value is the default.
+type Options struct {
+	// AllowedLateness keeps a window open past its end, in whole milliseconds. Default 0. A larger value costs state: about
+	// AllowedLateness/Slide more slices per key.
+	AllowedLateness time.Duration
+	// Emit is when results are published. Default OnUpdate.
+	Emit Emit
+}
+
+// Validate returns all that is wrong with the options.
+func (o Options) Validate() error {
+	var faults []error
+	if o.AllowedLateness < 0 {
+		faults = append(faults, fmt.Errorf("allowed lateness %v must not be negative", o.AllowedLateness))
+	}
+	if o.AllowedLateness%time.Millisecond != 0 {
+		faults = append(faults, fmt.Errorf("allowed lateness %v must be whole milliseconds", o.AllowedLateness))
+	}
+	if o.Emit > OnClose {
+		faults = append(faults, fmt.Errorf("emit %d is unknown", o.Emit))
+	}
+	return errors.Join(faults...)
+}
+
+// Verdict is what became of an event.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// Counted is an event that at least one window took.
+	Counted Verdict = iota
+	// Late is an event whose windows were all closed.
+	Late
+	// Unassigned is an event that no window is laid over: it lies in the gap between hopping windows that slide by more than
+	// their size, or within 2,229 years of either end of representable time.
+	Unassigned
+)
+
+// String is the verdict as a word for labels and headers.
+func (v Verdict) String() string {
+	switch v {
+	case Counted:
+		return "counted"
+	case Late:
+		return "late"
+	case Unassigned:
+	}
+	return "unassigned"
+}
+
+// Result is what is known of a window. It is valid only during the yield that brings it.
+type Result[A any] struct {
+	// Span is the window, in instants also if the definition has a zone.
+	Span
+	// Acc is the fold of its events, not to be changed; empty in a withdrawal.
+	Acc *A
+	// Count is the number of its events.
+	Count int64
+	// Revision grows as the window changes (W5).
+	Revision int64
+	// Final is true in the last word on the window.
+	Final bool
+	// Withdrawn is true if the window no longer exists because a session merged into another.
+	Withdrawn bool
+}
+
+// Operator folds events into states under one definition. It is immutable: goroutines may share it, each with states of its own.
+type Operator[E, A any] struct {
+	definition Definition
+	fold       Fold[E, A]
+	grid       grid
+	gap        int64
+	lateness   int64
+	onClose    bool
+	single     bool // a slice is a window: tumbling and session
+	desks      sync.Pool
+}
+
+// New is an operator, or all that is wrong with what it was given.
+func New[E, A any](d Definition, o Options, f Fold[E, A]) (*Operator[E, A], error) {
+	err := errors.Join(d.Validate(), o.Validate())
+	if f.Add == nil || f.Merge == nil || f.Reset == nil {
+		err = errors.Join(err, errors.New("fold lacks Add, Merge or Reset"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make window operator %q: %w", d, err)
+	}
+	op := &Operator[E, A]{
+		definition: d.canonical(), fold: f, grid: newGrid(d), gap: millis(d.Gap), lateness: millis(o.AllowedLateness),
+		onClose: o.Emit == OnClose, single: d.Kind == Tumbling || d.Kind == Session,
+	}
+	op.desks.New = func() any { return new(desk[A]) }
+	return op, nil
+}
+
+// Definition is the operator's definition, in canonical form.
+func (o *Operator[E, A]) Definition() Definition { return o.definition }
+
+// Add counts an event of time ts, in ms, in the windows that are open for it at the watermark before it (W3).
+func (o *Operator[E, A]) Add(s *State[A], watermark, ts int64, e *E) Verdict {
+	if ts < earliest || ts > latest {
+		return Unassigned
+	}
+	if !s.awake {
+		o.wake(s)
+	}
+	mark := max(watermark, s.Purged.Watermark())
+	if o.definition.Kind == Session {
+		return o.addSession(s, mark, ts, e)
+	}
+	t := o.grid.local(ts)
+	if int(s.hot) < len(s.Slices) {
+		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.Missed == 0 {
+			o.count(s, sl, e)
+			return Counted
+		}
+	}
+	return o.addAligned(s, mark, t, e)
+}
+
+// addAligned finds or makes the slice of an event that is not for the slice last updated.
+func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
+	span, ok := o.grid.slice(t)
+	if !ok {
+		return Unassigned
+	}
+	if mark >= o.closing(o.grid.last(span)) {
+		return Late
+	}
+	first, missed := o.grid.first(span), uint32(0)
+	if mark >= o.closing(first) {
+		end := o.grid.next(o.opening(mark))
+		first, missed = end, uint32((end-first)/o.grid.step)
+	}
+	i, found := s.find(span.Start, missed)
+	if !found {
+		s.insert(i)
+		s.Slices[i].Span, s.Slices[i].Missed, s.Slices[i].closes = span, missed, o.closing(first)
+		s.due = min(s.due, o.sliceDue(s, &s.Slices[i]))
+	}
+	s.hot = int32(i)
+	o.count(s, &s.Slices[i], e)
+	return Counted
+}
+
+// count folds an event into a slice.
+func (o *Operator[E, A]) count(s *State[A], sl *Slice[A], e *E) {
+	sl.Count++
+	sl.dirty = true
+	s.dirty = true
+	o.fold.Add(&sl.Acc, e)
+}
+
+// closing is the least watermark that closes the window which ends at end, a time of the grid (W3).
+func (o *Operator[E, A]) closing(end int64) int64 { return o.grid.instant(end) - 1 + o.lateness }
+
+// opening is the inverse of closing: windows that end at later instants are open at the watermark.
+func (o *Operator[E, A]) opening(watermark int64) int64 { return watermark + 1 - o.lateness }
+
+// Touch marks everything that is not settled to be yielded by the next Collect: the caller has reason to believe that some of it
+// was not published, as when an event is delivered again that the state holds already.
+func (o *Operator[E, A]) Touch(s *State[A]) {
+	s.dirty, s.touched = true, true
+	for i := range s.Withdrawn {
+		s.Withdrawn[i].told = false
+	}
+}
+
+// Settle says that everything is acknowledged that was yielded for watermarks up to this one, and all withdrawals that were
+// collected. It drops the slices and withdrawals that no later result needs and reports whether the state is empty.
+//
+// After a restart it is called with the committed watermark, before anything else. Between a Collect and the Settle that acknowledges
+// it there must be no other Collect.
+func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
+	if !s.awake {
+		o.wake(s)
+	}
+	s.settled = max(s.settled, min(MarkAt(watermark), s.Purged))
+	s.fired = max(s.fired, s.settled)
+	settled := s.settled.Watermark()
+	for i := len(s.Slices) - 1; i >= 0; i-- {
+		if sl := &s.Slices[i]; sl.Closed && o.lastClosing(sl) <= settled {
+			s.remove(i, o.fold.Reset)
+		}
+	}
+	if !o.single {
+		o.compact(s)
+	}
+	s.settleWithdrawn(func(w *Withdrawn) bool { return w.told || o.closing(w.End) <= watermark })
+	o.reschedule(s)
+	return len(s.Slices) == 0 && len(s.Withdrawn) == 0
+}
+
+// compact joins slices of one span once the windows that only some of them are in are settled.
+func (o *Operator[E, A]) compact(s *State[A]) {
+	for i := len(s.Slices) - 1; i > 0; i-- {
+		sl, before := &s.Slices[i], &s.Slices[i-1]
+		if sl.Start != before.Start || o.closing(o.firstEnd(sl)-o.grid.step) > s.settled.Watermark() {
+			continue
+		}
+		o.fold.Merge(&before.Acc, &sl.Acc)
+		before.Count += sl.Count
+		before.dirty = before.dirty || sl.dirty
+		s.remove(i, o.fold.Reset)
+	}
+}
+
+// Due is the least watermark at which Advance has something to do; Never if nothing is open.
+func (o *Operator[E, A]) Due(s *State[A]) int64 {
+	if !s.awake {
+		o.wake(s)
+	}
+	return s.due
+}
+
+// reschedule computes s.due anew.
+func (o *Operator[E, A]) reschedule(s *State[A]) {
+	s.due = Never
+	for i := range s.Slices {
+		s.due = min(s.due, o.sliceDue(s, &s.Slices[i]))
+	}
+	for i := range s.Withdrawn {
+		if w := &s.Withdrawn[i]; !w.told {
+			s.due = min(s.due, o.closing(w.End))
+		}
+	}
+}
+
+// sliceDue is the least watermark, later than what has fired, at which a window of the slice fires or closes.
+func (o *Operator[E, A]) sliceDue(s *State[A], sl *Slice[A]) int64 {
+	fired := s.fired.Watermark()
+	due := o.dueAfter(sl, fired, o.lateness)
+	if o.onClose && o.lateness > 0 {
+		due = min(due, o.dueAfter(sl, fired, 0))
+	}
+	return due
+}
+
+// dueAfter is the least watermark later than fired at which a window of the slice is over by the given lateness.
+func (o *Operator[E, A]) dueAfter(sl *Slice[A], fired, lateness int64) int64 {
+	if due := sl.closes - o.lateness + lateness; due > fired {
+		return due
+	}
+	if o.single {
+		return Never
+	}
+	end := o.grid.next(fired + 1 - lateness)
+	if end > o.grid.last(sl.Span) {
+		return Never
+	}
+	return o.grid.instant(end) - 1 + lateness
+}
+
+// firstEnd is the end of the first window that counts the slice.
+func (o *Operator[E, A]) firstEnd(sl *Slice[A]) int64 {
+	if o.single {
+		return sl.End
+	}
+	return o.grid.first(sl.Span) + int64(sl.Missed)*o.grid.step
+}
+
+// lastEnd is the end of the last window that counts the slice.
+func (o *Operator[E, A]) lastEnd(sl *Slice[A]) int64 {
+	if o.single {
+		return sl.End
+	}
+	return o.grid.last(sl.Span)
+}
+
+func (o *Operator[E, A]) lastClosing(sl *Slice[A]) int64 { return o.closing(o.lastEnd(sl)) }
+
+// wake computes what is not stored, in a state that is new or restored.
+func (o *Operator[E, A]) wake(s *State[A]) {
+	s.awake = true
+	for i := range s.Slices {
+		sl := &s.Slices[i]
+		sl.closes = o.closing(o.firstEnd(sl))
+		if sl.Closed {
+			s.Purged = max(s.Purged, MarkAt(o.lastClosing(sl)))
+		}
+	}
+	s.hot = int32(max(0, len(s.Slices)-1))
+	o.reschedule(s)
+}
+
+// find is the place of the slice with this start and missed, and whether it is there.
+func (s *State[A]) find(start int64, missed uint32) (int, bool) {
+	i := sort.Search(len(s.Slices), func(i int) bool {
+		sl := &s.Slices[i]
+		return sl.Start > start || sl.Start == start && sl.Missed >= missed
+	})
+	return i, i < len(s.Slices) && s.Slices[i].Start == start && s.Slices[i].Missed == missed
+}
+
+// insert makes room for a slice at i, in the slot of a removed one if there is one.
+func (s *State[A]) insert(i int) {
+	if n := len(s.Slices); n < cap(s.Slices) {
+		s.Slices = s.Slices[:n+1]
+	} else {
+		var zero Slice[A]
+		s.Slices = append(s.Slices, zero)
+	}
+	spare := s.Slices[len(s.Slices)-1]
+	copy(s.Slices[i+1:], s.Slices[i:])
+	s.Slices[i] = Slice[A]{Acc: spare.Acc, Fresh: true}
+}
+
+// remove takes out the slice at i and keeps its slot for the next.
+func (s *State[A]) remove(i int, reset func(*A)) {
+	spare := s.Slices[i]
+	copy(s.Slices[i:], s.Slices[i+1:])
+	reset(&spare.Acc)
+	last := len(s.Slices) - 1
+	s.Slices[last] = Slice[A]{Acc: spare.Acc}
+	s.Slices = s.Slices[:last]
+	s.hot = int32(max(0, last-1))
+}
+
+// settleWithdrawn drops the withdrawals that are done with.
+func (s *State[A]) settleWithdrawn(done func(*Withdrawn) bool) {
+	kept := s.Withdrawn[:0]
+	for i := range s.Withdrawn {
+		if !done(&s.Withdrawn[i]) {
+			kept = append(kept, s.Withdrawn[i])
+		}
+	}
+	if s.Withdrawn = kept; len(kept) == 0 {
+		s.Withdrawn = nil
+	}
+}

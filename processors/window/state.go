@@ -1,0 +1,54 @@
+package window
+
+// State is what one key has open under one definition. The zero value is ready: nothing is open.
+//
+// The exported fields are all there is to store; a state read back from them is as good as the one written. What is not stored is which
+// results were yielded in this life, so a restored state yields again what is not settled (W7): call Settle with the committed watermark first.
+type State[A any] struct {
+	// Slices hold the counted events, sorted by Start, then Missed. Elements between its length and its capacity are zero or reset.
+	Slices []Slice[A]
+	// Withdrawn are the sessions that were merged into others and whose withdrawal may not be acknowledged.
+	Withdrawn []Withdrawn
+	// Purged is the watermark of the last Advance that closed or fired something: what it closed accepts no event, even
+	// when after a restart the watermark comes from further back.
+	Purged Mark
+
+	settled Mark  // what was due up to here is acknowledged; at most fired
+	fired   Mark  // what was due up to here was yielded in this life; at most Purged
+	due     int64 // what Due returns
+	hot     int32 // the slice last updated
+	awake   bool  // the unexported fields are in force
+	dirty   bool  // a slice has changed, or a withdrawal was added, since the last Collect
+	touched bool  // everything unsettled is to be yielded by the next Collect
+}
+
+// Slice is a stretch of time whose events are always in the same windows; for tumbling and session, a window.
+type Slice[A any] struct {
+	// Span is a session's span, or a stretch between two neighbouring window borders; in local time if the definition has a zone.
+	Span
+	// Acc is the fold of the events.
+	Acc A
+	// Count is the number of events, at least 1.
+	Count int64
+	// Missed is how many of the slice's windows had closed before these events came: they count in the later ones only. Mostly 0.
+	// Events of one span that missed different numbers of windows are in different slices.
+	Missed uint32
+	// Closed is true when the last window of the slice is closed: the slice takes no event and goes at Settle.
+	Closed bool
+	// Fresh is true while no result of this session can have been published under its start. A codec that does not store it leaves it
+	// false: then a merge withdraws once too often, which does no harm.
+	Fresh bool
+
+	dirty  bool
+	closes int64 // the least watermark that closes a window of the slice
+}
+
+// Withdrawn is a session that another has absorbed, or whose start has moved, after it may have been published.
+type Withdrawn struct {
+	// Span is the session as it was last.
+	Span
+	// Revision is that of the withdrawal: greater than any published for this start.
+	Revision int64
+
+	told bool // yielded in this life
+}

@@ -1,0 +1,318 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"klgstream.dev/codecs"
+)
+
+// receipt is the answer to accepted events.
+type receipt struct {
+	Accepted int `json:"accepted" doc:"Events the broker has acknowledged" example:"1" minimum:"1"`
+}
+
+// postEvents takes one event or an array of them.
+func (a *API) postEvents(w http.ResponseWriter, r *http.Request) {
+	body, p := a.readBody(w, r)
+	if p != nil {
+		writeProblem(w, p)
+		return
+	}
+	defer a.bodies.Release(a.reservation(r))
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		answer, p, _ := a.takeEvents(w, r, body)
+		reply(w, answer, p)
+		return
+	}
+	a.once(w, r, key, body)
+}
+
+func reply(w http.ResponseWriter, answer receipt, p *huma.ErrorModel) {
+	if p != nil {
+		writeProblem(w, p)
+		return
+	}
+	writeJSON(w, "application/json", http.StatusAccepted, answer)
+}
+
+// once takes the events of a request with an Idempotency-Key, unless it did before.
+func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []byte) {
+	if len(key) > 255 {
+		writeProblem(w, problem(http.StatusUnprocessableEntity, "request is not acceptable",
+			fault("header.Idempotency-Key", "must have at most 255 bytes, has "+strconv.Itoa(len(key)), nil)))
+		return
+	}
+	verdict, first := a.repeat.begin(exchangeOf(w).client(), key, body)
+	switch verdict {
+	case verdictRepeat:
+		w.Header().Set("Idempotency-Replayed", "true")
+		answer, _ := first.answer.(receipt)
+		a.metrics.events.WithLabelValues("repeated").Add(float64(answer.Accepted))
+		reply(w, answer, nil)
+	case verdictBusy:
+		writeProblem(w, busy(w, http.StatusConflict, time.Second, "the first request with this Idempotency-Key is still under way"))
+	case verdictMisuse:
+		writeProblem(w, problem(http.StatusUnprocessableEntity, "this Idempotency-Key was used with another body"))
+	case verdictFull:
+		writeProblem(w, busy(w, http.StatusServiceUnavailable, time.Second, "too many requests with an Idempotency-Key are under way"))
+	case verdictFirst:
+		answer, p, sure := receipt{}, (*huma.ErrorModel)(nil), false
+		// Also when the handler panics: a key nobody can use again would be worse than an event sent twice.
+		defer func() { a.repeat.settle(first, sure, answer) }()
+		answer, p, sure = a.takeEvents(w, r, body)
+		reply(w, answer, p)
+	}
+}
+
+// takeEvents checks and publishes a body. sure tells that the broker has acknowledged the events.
+func (a *API) takeEvents(w http.ResponseWriter, r *http.Request, body []byte) (answer receipt, p *huma.ErrorModel, sure bool) {
+	events, p := a.decodeEvents(body)
+	if p != nil {
+		a.metrics.events.WithLabelValues("refused").Add(float64(max(1, len(events))))
+		return receipt{}, p, false
+	}
+	if err := a.commit.publish(r.Context(), events); err != nil {
+		a.metrics.events.WithLabelValues("failed").Add(float64(len(events)))
+		return receipt{}, a.publishProblem(w, err), false
+	}
+	a.metrics.events.WithLabelValues("accepted").Add(float64(len(events)))
+	return receipt{Accepted: len(events)}, nil, true
+}
+
+func (a *API) publishProblem(w http.ResponseWriter, err error) *huma.ErrorModel {
+	if errors.Is(err, errBusy) {
+		return busy(w, http.StatusServiceUnavailable, time.Second, "too many events wait for the broker; nothing was published")
+	}
+	if !errors.Is(err, context.Canceled) {
+		a.log.Warn("publish posted events", "error", err)
+	}
+	return busy(w, http.StatusServiceUnavailable, 5*time.Second,
+		"the broker has not acknowledged the events; they may or may not be published: send an Idempotency-Key and try again")
+}
+
+// reservation is how many bytes of memory a request's body may take.
+func (a *API) reservation(r *http.Request) int64 {
+	if r.ContentLength >= 0 && r.ContentLength < a.limits.BodyBytes {
+		return r.ContentLength
+	}
+	return a.limits.BodyBytes
+}
+
+// readBody reads a JSON body within the limits. When it returns no problem, the caller releases the reservation.
+func (a *API) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *huma.ErrorModel) {
+	if t := r.Header.Get("Content-Type"); t != "" && t != "application/json" {
+		if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
+			return nil, problem(http.StatusUnsupportedMediaType, "send Content-Type: application/json")
+		}
+	}
+	if r.ContentLength > a.limits.BodyBytes {
+		return nil, a.tooLarge()
+	}
+	size := a.reservation(r)
+	if !a.bodies.TryAcquire(size) {
+		return nil, busy(w, http.StatusServiceUnavailable, time.Second, "too many bytes are under way")
+	}
+	body, err := readAll(http.MaxBytesReader(w, r.Body, a.limits.BodyBytes), r.ContentLength)
+	if err == nil {
+		return body, nil
+	}
+	a.bodies.Release(size)
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
+		return nil, a.tooLarge()
+	}
+	return nil, problem(http.StatusBadRequest, "the body ends too early or came too slowly")
+}
+
+func (a *API) tooLarge() *huma.ErrorModel {
+	return problem(http.StatusRequestEntityTooLarge, "the body must have at most "+strconv.FormatInt(a.limits.BodyBytes, 10)+" bytes")
+}
+
+// readAll is io.ReadAll with room made in advance where the length is told.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, length)
+	_, err := io.ReadFull(r, body)
+	return body, err
+}
+
+// decodeEvents cuts a body into events and checks every one of them (H2).
+func (a *API) decodeEvents(body []byte) ([]Event, *huma.ErrorModel) {
+	var room [8][]byte
+	parts, batch, err := split(room[:0], body, a.limits.BatchEvents)
+	if err != nil {
+		return nil, splitProblem(err)
+	}
+	if len(parts) == 0 {
+		return nil, problem(http.StatusUnprocessableEntity, "events are not acceptable", fault("body", "must have at least one event", nil))
+	}
+	check := checker{decoder: codecs.Decoder{Zone: a.cfg.Zone}, batch: batch}
+	events := make([]Event, len(parts))
+	for i, part := range parts {
+		events[i] = Event{Key: check.event(i, part), Value: part}
+	}
+	if len(check.faults) > 0 {
+		return events, problem(http.StatusUnprocessableEntity, "events are not acceptable; none was published", check.faults...)
+	}
+	return events, nil
+}
+
+func splitProblem(err error) *huma.ErrorModel {
+	if s, ok := errors.AsType[*syntaxError](err); ok {
+		return problem(http.StatusBadRequest, "the body is not valid JSON", fault("body", s.Error(), nil))
+	}
+	return problem(http.StatusRequestEntityTooLarge, err.Error())
+}
+
+// checker decodes events and gathers their faults.
+type checker struct {
+	decoder codecs.Decoder
+	batch   bool
+	scratch codecs.Event
+	faults  []*huma.ErrorDetail
+}
+
+// event returns the key of event i, "" if it has faults.
+func (c *checker) event(i int, data []byte) string {
+	err := c.decoder.Decode(&c.scratch, data)
+	if err == nil {
+		return string(c.scratch.Registration)
+	}
+	place := "body"
+	if c.batch {
+		place = "body[" + strconv.Itoa(i) + "]"
+	}
+	found, ok := errors.AsType[*codecs.FieldError](err)
+	if !ok {
+		c.faults = append(c.faults, fault(place, err.Error(), nil))
+		return ""
+	}
+	c.add(place, found)
+	if len(c.faults) <= maxFaults {
+		c.others(place, found.Field, data)
+	}
+	return ""
+}
+
+func (c *checker) add(place string, e *codecs.FieldError) {
+	if e.Field != "" {
+		place += "." + e.Field
+	}
+	var value any
+	if e.Value != "" {
+		value = e.Value
+	}
+	message := e.Reason
+	if e.Limit != "" {
+		message += ": must be " + e.Limit
+	}
+	if e.Field == "" && e.Offset >= 0 {
+		message += " (byte " + strconv.Itoa(e.Offset) + ")"
+	}
+	c.faults = append(c.faults, fault(place, message, value))
+}
+
+// others finds what else is wrong with an event whose first fault is known: each field is put alone beside good ones,
+// so that the decoder stays the only judge.
+func (c *checker) others(place, known string, data []byte) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(data, &members) != nil {
+		return // not an object: there are no fields
+	}
+	for _, f := range fields {
+		if f.snake == known {
+			continue
+		}
+		if e, ok := errors.AsType[*codecs.FieldError](c.decoder.Decode(&c.scratch, f.probe(members))); ok && e.Field == f.snake {
+			c.add(place, e)
+		}
+	}
+}
+
+// field is one field of an event in both spellings, and a value that is always good.
+type field struct{ snake, camel, good string }
+
+var fields = [...]field{
+	{"event_type", "eventType", `"x"`},
+	{"aircraft_id", "aircraftId", `1`},
+	{"registration_number", "registrationNumber", `"x"`},
+	{"timestamp", "timestamp", `"2000-01-01T00:00:00Z"`},
+}
+
+// probe is an event that has the client's value in this field only.
+func (f *field) probe(members map[string]json.RawMessage) []byte {
+	event := make(map[string]json.RawMessage, len(fields))
+	for _, other := range fields {
+		event[other.snake] = json.RawMessage(other.good)
+	}
+	delete(event, f.snake)
+	for _, name := range []string{f.snake, f.camel} {
+		if value, ok := members[name]; ok {
+			event[name] = value
+		}
+	}
+	raw, err := json.Marshal(event)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// routeEvents registers the route past huma's reflection: it is the one that must be fast.
+func (a *API) routeEvents(api huma.API) {
+	op := &huma.Operation{
+		OperationID: "post-events",
+		Method:      http.MethodPost,
+		Path:        "/api/v1/streaming/events",
+		Summary:     "Publish one event or a batch",
+		Description: "Takes one event object or an array of them, with snake_case or camelCase names. Further fields are kept. " +
+			"Answers 202 after the broker has acknowledged all events. One faulty event refuses the whole batch; every fault is listed with its place.",
+		Tags: []string{"events"},
+		Parameters: []*huma.Param{{
+			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: "string", MaxLength: new(255)},
+			Description: "A repeat with the same key and body gets the first answer and is not published again; another body is refused. " +
+				"Remembered per client for " + a.limits.IdempotencyTTL.String() + " by this process.",
+		}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: eventsSchema(a.limits.BatchEvents), Examples: eventExamples()}}},
+		Responses: map[string]*huma.Response{
+			"202": {Description: "Acknowledged by the broker", Content: jsonContent(api, receipt{})},
+		},
+		Errors: []int{400, 409, 413, 415, 422},
+	}
+	a.addRaw(api, op, a.postEvents)
+}
+
+// addRaw registers a plain handler and documents it with the errors it and the layers around it can answer.
+func (a *API) addRaw(api huma.API, op *huma.Operation, handler http.HandlerFunc) {
+	content := map[string]*huma.MediaType{"application/problem+json": {Schema: schemaOf(api, huma.ErrorModel{})}}
+	op.Errors = append(op.Errors, a.commonErrors()...)
+	for _, code := range op.Errors {
+		op.Responses[strconv.Itoa(code)] = &huma.Response{Description: http.StatusText(code), Content: content}
+	}
+	api.OpenAPI().AddOperation(op)
+	api.Adapter().Handle(op, func(ctx huma.Context) {
+		r, w := humago.Unwrap(ctx)
+		handler(w, r)
+	})
+}
+
+// commonErrors are what any route can answer before its handler is reached.
+func (a *API) commonErrors() []int {
+	errs := []int{http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
+	if len(a.secrets) > 0 {
+		errs = append(errs, http.StatusUnauthorized)
+	}
+	return errs
+}

@@ -1,0 +1,342 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"klgstream.dev/views"
+)
+
+// viewList is the answer to the list of views.
+type viewList struct {
+	Views []views.View `json:"views" doc:"What can be asked, by name"`
+}
+
+// The forms a page of a view can have.
+const (
+	formJSON   = "application/json"
+	formNDJSON = "application/x-ndjson"
+	formCSV    = "text/csv"
+)
+
+func (a *API) routeViews(api huma.API) {
+	a.addRaw(api, &huma.Operation{
+		OperationID: "list-views", Method: http.MethodGet, Path: "/api/v1/streaming/views",
+		Summary: "List the views", Description: "Every view with its columns: what can be filtered, ordered and read.",
+		Tags: []string{"views"},
+		Responses: map[string]*huma.Response{
+			"200": {Description: "The views", Content: map[string]*huma.MediaType{formJSON: {Schema: viewListSchema()}}},
+		},
+	}, a.listViews)
+	op := &huma.Operation{
+		OperationID: "query-view", Method: http.MethodGet, Path: "/api/v1/streaming/views/{view_name}",
+		Summary: "Ask a view",
+		Description: "One page of a view. Any column filters: `registration_number=N14228`, `event_count.ge=3` (comparisons: " + opList() + "). " +
+			"The form follows Accept: JSON, NDJSON or CSV; in the latter two the next page's cursor is in the Link header.",
+		Tags:       []string{"views"},
+		Parameters: queryParameters(),
+		Responses: map[string]*huma.Response{
+			"200": {Description: "One page", Content: map[string]*huma.MediaType{
+				formJSON: {Schema: pageSchema()}, formNDJSON: {Schema: &huma.Schema{Type: "string"}}, formCSV: {Schema: &huma.Schema{Type: "string"}},
+			}, Headers: map[string]*huma.Param{
+				"ETag": {Schema: &huma.Schema{Type: "string"}, Description: "Changes when the page does"},
+				"Link": {Schema: &huma.Schema{Type: "string"}, Description: "The next page, rel=next"},
+			}},
+			"304": {Description: "The page is the one the client has"},
+		},
+		Errors: []int{400, 404, 406},
+	}
+	a.addRaw(api, op, a.queryView)
+}
+
+func opList() string {
+	names := make([]string, len(views.Ops()))
+	for i, op := range views.Ops() {
+		names[i] = string(op)
+	}
+	return strings.Join(names, ", ")
+}
+
+func queryParameters() []*huma.Param {
+	text := &huma.Schema{Type: "string"}
+	return []*huma.Param{
+		{Name: "view_name", In: "path", Required: true, Schema: text, Example: "aircraft_stats"},
+		{Name: "limit", In: "query", Schema: &huma.Schema{Type: "integer", Minimum: new(1.0), Maximum: new(float64(views.MaxLimit)), Default: views.DefaultLimit}, Description: "Rows of the page."},
+		{Name: "order", In: "query", Schema: text, Description: "Columns to sort by, separated by commas; descending behind a minus.", Example: "-total_events"},
+		{Name: "cursor", In: "query", Schema: text, Description: "`next` of the page before."},
+		{Name: "filter", In: "query", Style: "form", Explode: new(true), Description: "Columns as parameters: `column=value` or `column.comparison=value`.",
+			Schema: &huma.Schema{Type: "object", AdditionalProperties: text}},
+		{Name: "If-None-Match", In: "header", Schema: text, Description: "ETag of the page the client has."},
+	}
+}
+
+func columnSchema() *huma.Schema {
+	return &huma.Schema{Type: "object", Required: []string{"name", "type", "nullable", "description"}, Properties: map[string]*huma.Schema{
+		"name": {Type: "string"}, "nullable": {Type: "boolean"}, "description": {Type: "string"},
+		"type": {Type: "string", Enum: []any{"text", "integer", "number", "boolean", "timestamp", "json"}},
+	}}
+}
+
+func viewListSchema() *huma.Schema {
+	view := &huma.Schema{Type: "object", Required: []string{"name", "description", "columns", "key"}, Properties: map[string]*huma.Schema{
+		"name": {Type: "string"}, "description": {Type: "string"},
+		"columns": {Type: "array", Items: columnSchema()}, "key": {Type: "array", Items: &huma.Schema{Type: "string"}},
+	}}
+	return &huma.Schema{Type: "object", Required: []string{"views"}, Properties: map[string]*huma.Schema{"views": {Type: "array", Items: view}}}
+}
+
+func pageSchema() *huma.Schema {
+	return &huma.Schema{Type: "object", Required: []string{"view", "columns", "rows", "next"}, Properties: map[string]*huma.Schema{
+		"view": {Type: "string"}, "columns": {Type: "array", Items: columnSchema()},
+		"rows": {Type: "array", Items: &huma.Schema{Type: "object", AdditionalProperties: true}},
+		"next": {Type: "string", Nullable: true, Description: "Cursor of the next page; null on the last."},
+	}}
+}
+
+func (a *API) listViews(w http.ResponseWriter, r *http.Request) {
+	list, err := a.cfg.Store.Views(r.Context())
+	if err != nil {
+		writeProblem(w, a.storeProblem(w, r, err))
+		return
+	}
+	writeJSON(w, formJSON, http.StatusOK, viewList{Views: list})
+}
+
+// queryView answers one page of a view in the form the client accepts.
+func (a *API) queryView(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Vary", "Accept")
+	form := accepted(exchangeOf(w).accept)
+	if form == "" {
+		writeProblem(w, problem(http.StatusNotAcceptable, "there is "+formJSON+", "+formNDJSON+" and "+formCSV))
+		return
+	}
+	result, view, p := a.ask(w, r)
+	if p != nil {
+		writeProblem(w, p)
+		return
+	}
+	var body bytes.Buffer
+	if err := encode(&body, form, view, result); err != nil {
+		a.log.Error("encode page of a view", "view", view.Name, "error", err)
+		writeProblem(w, problem(http.StatusInternalServerError, "the page cannot be encoded"))
+		return
+	}
+	writePage(w, r, form, result, body.Bytes())
+}
+
+func writePage(w http.ResponseWriter, r *http.Request, form string, result views.Result, body []byte) {
+	sum := sha256.Sum256(body)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+	h := w.Header()
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "no-cache")
+	if result.Next != "" {
+		next := r.URL.Query()
+		next.Set("cursor", result.Next)
+		h.Set("Link", "<"+r.URL.EscapedPath()+"?"+next.Encode()+`>; rel="next"`)
+	}
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if form == formCSV {
+		form += "; charset=utf-8; header=present"
+	}
+	h.Set("Content-Type", form)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body)
+}
+
+// matches tells whether a list of entity tags has this one, weak or not.
+func matches(list, tag string) bool {
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimPrefix(strings.TrimSpace(item), "W/")
+		if item == tag || item == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// accepted picks the form the client likes best; "" if it takes none. No header takes all.
+func accepted(accept string) string {
+	if accept == "" {
+		return formJSON
+	}
+	best, bestQuality := "", 0.0
+	for item := range strings.SplitSeq(accept, ",") {
+		media, parameters, _ := strings.Cut(item, ";")
+		form, ok := forms[strings.ToLower(strings.TrimSpace(media))]
+		if q := quality(parameters); ok && q > bestQuality {
+			best, bestQuality = form, q
+		}
+	}
+	return best
+}
+
+// forms are the media ranges a client can name.
+var forms = map[string]string{
+	formJSON: formJSON, formNDJSON: formNDJSON, formCSV: formCSV,
+	"application/ndjson": formNDJSON, "application/jsonl": formNDJSON,
+	"*/*": formJSON, "application/*": formJSON, "text/*": formCSV,
+}
+
+func quality(parameters string) float64 {
+	for p := range strings.SplitSeq(parameters, ";") {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
+			q, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return 0
+			}
+			return q
+		}
+	}
+	return 1
+}
+
+// ask reads the query from the URL and asks the store.
+func (a *API) ask(w http.ResponseWriter, r *http.Request) (views.Result, views.View, *huma.ErrorModel) {
+	view, err := a.find(r.Context(), r.PathValue("view_name"))
+	if err != nil {
+		return views.Result{}, view, a.storeProblem(w, r, err)
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return views.Result{}, view, problem(http.StatusBadRequest, "the query of the URL cannot be read", fault("query", err.Error(), nil))
+	}
+	query, err := views.ParseQuery(view, values)
+	if err != nil {
+		return views.Result{}, view, a.storeProblem(w, r, err)
+	}
+	result, err := a.cfg.Store.Query(r.Context(), query)
+	if err != nil {
+		return views.Result{}, view, a.storeProblem(w, r, err)
+	}
+	return result, view, nil
+}
+
+// storeProblem answers for an error of the store.
+func (a *API) storeProblem(w http.ResponseWriter, r *http.Request, err error) *huma.ErrorModel {
+	if bad, ok := errors.AsType[*views.QueryError](err); ok {
+		faults := make([]*huma.ErrorDetail, len(bad.Faults))
+		for i, f := range bad.Faults {
+			faults[i] = fault("query."+f.Parameter, f.Reason+"; "+f.Mend, f.Value)
+		}
+		return problem(http.StatusBadRequest, "the query cannot be asked", faults...)
+	}
+	if errors.Is(err, views.ErrUnknownView) {
+		return problem(http.StatusNotFound, err.Error())
+	}
+	if r.Context().Err() == nil {
+		a.log.Warn("query store", "error", err)
+	}
+	if views.Retryable(err) {
+		return busy(w, http.StatusServiceUnavailable, 5*time.Second, "the store does not answer")
+	}
+	return problem(http.StatusInternalServerError, "the store cannot answer this")
+}
+
+func encode(w io.Writer, form string, view views.View, result views.Result) error {
+	switch form {
+	case formCSV:
+		return encodeCSV(w, result)
+	case formNDJSON:
+		return encodeNDJSON(w, result)
+	}
+	if result.Columns == nil {
+		result.View, result.Columns = view.Name, view.Columns
+	}
+	body, err := result.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(body, '\n'))
+	return err
+}
+
+// encodeNDJSON writes one object per row and line, members in the order of the columns.
+func encodeNDJSON(w io.Writer, result views.Result) error {
+	out := bufio.NewWriter(w)
+	for _, row := range result.Rows {
+		separator := byte('{')
+		for i, value := range row {
+			member, err := json.Marshal(jsonValue(value))
+			if err != nil {
+				return fmt.Errorf("encode column %q: %w", result.Columns[i].Name, err)
+			}
+			_ = out.WriteByte(separator)
+			_, _ = fmt.Fprintf(out, "%q:%s", result.Columns[i].Name, member)
+			separator = ','
+		}
+		_, _ = out.WriteString("}\n")
+	}
+	return out.Flush()
+}
+
+func jsonValue(value any) any {
+	if t, ok := value.(time.Time); ok {
+		return t.UTC().Format(views.TimeLayout)
+	}
+	return value
+}
+
+// encodeCSV writes a header and one line per row (RFC 4180). Text a spreadsheet would run as a formula is quoted with an
+// apostrophe: event types and registrations come from outsiders.
+func encodeCSV(w io.Writer, result views.Result) error {
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	line := make([]string, len(result.Columns))
+	for i, c := range result.Columns {
+		line[i] = c.Name
+	}
+	if err := out.Write(line); err != nil {
+		return err
+	}
+	for _, row := range result.Rows {
+		for i, value := range row {
+			line[i] = csvValue(value)
+		}
+		if err := out.Write(line); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func csvValue(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		if v != "" && strings.ContainsRune("=+-@\t\r", rune(v[0])) {
+			return "'" + v
+		}
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	case bool:
+		return strconv.FormatBool(v)
+	case time.Time:
+		return v.UTC().Format(views.TimeLayout)
+	case json.RawMessage:
+		return string(v)
+	}
+	return fmt.Sprint(value)
+}

@@ -1,6 +1,7 @@
 package codecs
 
 import (
+	"math"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -8,9 +9,10 @@ import (
 
 // Slice is what a state record says of one slice of time besides its aggregate.
 type Slice struct {
-	Start, End int64 // in ms, [Start, End)
-	Count      int64 // events
-	Closed     bool  // fired for the last time, not acknowledged yet
+	Start, End int64  // in ms, [Start, End)
+	Count      int64  // events
+	Closed     bool   // fired for the last time, not acknowledged yet
+	Missed     uint32 // how many of its windows had closed before its events came; they count in the later ones only
 }
 
 // Withdrawn is what a state record says of a session that was merged away and whose withdrawal may not be acknowledged.
@@ -65,6 +67,9 @@ func (w *StateWriter) Slice(s Slice, a *Aggregate) {
 	dst = appendAggregate(dst, 4, a)
 	if s.Closed {
 		dst = appendVarint(dst, 5, 1)
+	}
+	if s.Missed > 0 {
+		dst = appendVarint(dst, 6, uint64(s.Missed))
 	}
 	w.dst = closeMessage(dst, content)
 }
@@ -167,7 +172,7 @@ func (p *stateParser) summary(data []byte) *FieldError {
 		switch {
 		case f.number == 1 && f.kind == protowire.VarintType:
 			total = int64(f.value)
-		case f.number == 2 && f.kind == protowire.BytesType:
+		case f.number == 2 && f.kind == protowire.BytesType && aggregate == nil:
 			aggregate = f.bytes
 		case f.number <= 2:
 			return truncated("summary")
@@ -230,7 +235,7 @@ func (p *stateParser) slice(data []byte) *FieldError {
 		if data, ok = f.read(data); f.number == 4 {
 			want = protowire.BytesType
 		}
-		if !ok || (f.number <= 5 && f.kind != want) {
+		if !ok || (f.number <= 6 && f.kind != want) || (f.number == 4 && aggregate != nil) {
 			return truncated("slices")
 		}
 		switch f.number {
@@ -244,6 +249,8 @@ func (p *stateParser) slice(data []byte) *FieldError {
 			aggregate = f.bytes
 		case 5:
 			s.Closed = f.value != 0
+		case 6:
+			s.Missed = uint32(min(f.value, math.MaxUint32))
 		}
 	}
 	if s.Start >= s.End || s.Count < 0 {

@@ -58,13 +58,13 @@ func (e *Envelope) Append(dst []byte) []byte {
 		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Purged))
 	}
 	dst = appendSources(dst, envelopeUndecided, e.Undecided)
-	if e.Due != NoDue {
-		dst = protowire.AppendTag(dst, envelopeDue, protowire.VarintType)
-		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Due))
-	}
 	if len(e.State) > 0 {
 		dst = protowire.AppendTag(dst, envelopeState, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, e.State)
+	}
+	if e.Due != NoDue {
+		dst = protowire.AppendTag(dst, envelopeDue, protowire.VarintType)
+		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Due))
 	}
 	return dst
 }

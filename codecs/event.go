@@ -2,6 +2,7 @@ package codecs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 	"time"
 	"unicode"
@@ -91,7 +92,9 @@ func (d *Decoder) decode(e *Event, data []byte) *FieldError {
 		if i, err = d.member(e, f, data, i); err != nil {
 			return err
 		}
-		if i, more, err = nextMember("event", data, i); err != nil {
+		if i+1 < len(data) && data[i] == ',' && data[i+1] == '"' {
+			i++
+		} else if i, more, err = nextMember("event", data, i); err != nil {
 			return err
 		}
 	}
@@ -174,10 +177,8 @@ func (e *Event) name(data []byte, i int) (int, field, *FieldError) {
 			f = e.escapedName(data[i+1 : end])
 		}
 	}
-	if end+1 < len(data) && data[end+1] == ':' {
-		if i = end + 2; i < len(data) && data[i] > ' ' {
-			return i, f, nil
-		}
+	if end+2 < len(data) && data[end+1] == ':' && data[end+2] > ' ' {
+		return end + 2, f, nil
 	}
 	i, flt := scanColon(data, end+1)
 	if flt != sound {
@@ -186,36 +187,47 @@ func (e *Event) name(data []byte, i int) (int, field, *FieldError) {
 	return i, f, nil
 }
 
+// The first eight bytes of the known names, first byte lowest.
+const (
+	nameEventSnake   = 0x79745f746e657665 // event_ty
+	nameEventCamel   = 0x707954746e657665 // eventTyp
+	nameAircraft     = 0x7466617263726961 // aircraft
+	nameRegistration = 0x6172747369676572 // registra
+	nameTimestamp    = 0x6d617473656d6974 // timestam
+)
+
 // knownName recognises a known name that begins at i, behind the quote, and returns the position of its closing quote.
 func knownName(data []byte, i int) (field, int) {
-	if len(data) < i+10 {
+	if len(data) < i+8 {
 		return unknown, i
 	}
-	switch s := data[i:]; s[0] {
-	case 'e':
-		if hasPrefix(s, `event_type"`) {
+	rest := data[i+8:]
+	switch binary.LittleEndian.Uint64(data[i:]) {
+	case nameEventSnake:
+		if hasPrefix(rest, `pe"`) {
 			return fieldType, i + 10
 		}
-		if hasPrefix(s, `eventType"`) {
+	case nameEventCamel:
+		if hasPrefix(rest, `e"`) {
 			return fieldType, i + 9
 		}
-	case 'a':
-		if hasPrefix(s, `aircraft_id"`) {
+	case nameTimestamp:
+		if hasPrefix(rest, `p"`) {
+			return fieldTime, i + 9
+		}
+	case nameAircraft:
+		if hasPrefix(rest, `_id"`) {
 			return fieldAircraft, i + 11
 		}
-		if hasPrefix(s, `aircraftId"`) {
+		if hasPrefix(rest, `Id"`) {
 			return fieldAircraft, i + 10
 		}
-	case 'r':
-		if hasPrefix(s, `registration_number"`) {
+	case nameRegistration:
+		if hasPrefix(rest, `tion_number"`) {
 			return fieldRegistration, i + 19
 		}
-		if hasPrefix(s, `registrationNumber"`) {
+		if hasPrefix(rest, `tionNumber"`) {
 			return fieldRegistration, i + 18
-		}
-	case 't':
-		if hasPrefix(s, `timestamp"`) {
-			return fieldTime, i + 9
 		}
 	}
 	return unknown, i
@@ -282,9 +294,12 @@ func duplicate(record, name string, data []byte, i int) *FieldError {
 
 // quoted reads the string at i into field f.
 func (d *Decoder) quoted(e *Event, f field, data []byte, i int) (int, *FieldError) {
-	end, kind, flt := scanString(data, i+1)
-	if flt != sound {
-		return end, scanError("event", data, end, flt)
+	kind, flt := text(0), sound
+	end := skipPlain(data, i+1)
+	if end == len(data) || data[end] != '"' {
+		if end, kind, flt = scanString(data, i+1); flt != sound {
+			return end, scanError("event", data, end, flt)
+		}
 	}
 	s := data[i+1 : end]
 	if kind&escaped != 0 {
@@ -400,11 +415,15 @@ func (e *Event) number(f field, data []byte, i int) (int, *FieldError) {
 		}
 		return wrongType(f, data, i, want)
 	}
-	end, integer, flt := scanNumber(data, i)
-	if flt != sound {
-		return end, scanError("event", data, end, flt)
+	n, end := shortInt(data, i)
+	integer, ok := true, true
+	if end == 0 {
+		var flt fault
+		if end, integer, flt = scanNumber(data, i); flt != sound {
+			return end, scanError("event", data, end, flt)
+		}
+		n, ok = parseInt(data[i:end])
 	}
-	n, ok := parseInt(data[i:end])
 	if f == fieldAircraft {
 		e.AircraftID, e.HasAircraftID = n, true
 		return end, refuseNumber(f, data[i:end], integer, ok, i)
@@ -417,6 +436,25 @@ func (e *Event) number(f field, data []byte, i int) (int, *FieldError) {
 	}
 	e.timed = true
 	return end, nil
+}
+
+// shortInt reads a positive integer of up to 18 digits with nothing odd about it and returns the position behind it;
+// position 0 asks for a closer look.
+func shortInt(data []byte, i int) (n int64, end int) {
+	if data[i] == '0' {
+		return 0, 0
+	}
+	for end = i; end < len(data); end++ {
+		c := data[end]
+		if c-'0' > 9 {
+			if (c == ',' || c == '}') && end > i && end <= i+18 {
+				return n, end
+			}
+			break
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return 0, 0
 }
 
 // refuseNumber refuses an aircraft id that is not an integer or too large for one.

@@ -26,14 +26,15 @@ type Withdrawn struct {
 //
 //	w.Reset(dst)
 //	w.Summary(total, &aggregate)
-//	w.BeginDefinition("tumbling:1h")
+//	w.BeginDefinition("tumbling:1h", purged)
 //	w.Slice(codecs.Slice{…}, &aggregate)
 //	w.Withdrawn(codecs.Withdrawn{…})
 //	w.EndDefinition()
 //	dst = w.Bytes()
 type StateWriter struct {
 	dst        []byte
-	definition int // where the open definition's content begins
+	definition int   // where the open definition's content begins
+	purged     int64 // of the open definition
 }
 
 // Reset begins a state behind dst.
@@ -49,14 +50,21 @@ func (w *StateWriter) Summary(total int64, a *Aggregate) {
 	w.dst = closeMessage(appendAggregate(dst, 2, a), content)
 }
 
-// BeginDefinition opens a definition; slices and withdrawals up to EndDefinition are of it.
-func (w *StateWriter) BeginDefinition(definition string) {
+// BeginDefinition opens a definition; slices and withdrawals up to EndDefinition are of it, slices first. purged is the
+// watermark, in ms, that last closed or fired a window of it; NoTime if none did.
+func (w *StateWriter) BeginDefinition(definition string, purged int64) {
 	w.dst, w.definition = openMessage(w.dst, 2)
-	w.dst = appendText(w.dst, 1, definition)
+	w.dst, w.purged = appendText(w.dst, 1, definition), purged
 }
 
 // EndDefinition closes the definition.
-func (w *StateWriter) EndDefinition() { w.dst = closeMessage(w.dst, w.definition) }
+func (w *StateWriter) EndDefinition() {
+	if w.purged != NoTime {
+		w.dst = protowire.AppendTag(w.dst, 4, protowire.VarintType)
+		w.dst = protowire.AppendVarint(w.dst, protowire.EncodeZigZag(w.purged))
+	}
+	w.dst = closeMessage(w.dst, w.definition)
+}
 
 // Slice writes one slice of the open definition.
 func (w *StateWriter) Slice(s Slice, a *Aggregate) {
@@ -109,8 +117,9 @@ func appendAggregate(dst []byte, number protowire.Number, a *Aggregate) []byte {
 type StateVisitor interface {
 	// Summary is the number of all events; called at most once.
 	Summary(total int64) *Aggregate
-	// Definition begins a definition, whose slices and withdrawals follow; false skips them. name aliases the state.
-	Definition(name []byte) bool
+	// Definition begins a definition, whose slices and withdrawals follow; false skips them. name aliases the state;
+	// purged is as BeginDefinition was given it.
+	Definition(name []byte, purged int64) bool
 	// Slice is one slice of the definition.
 	Slice(s Slice) *Aggregate
 	// Withdrawn is one withdrawal of the definition.
@@ -184,18 +193,21 @@ func (p *stateParser) summary(data []byte) *FieldError {
 	return p.aggregate(p.v.Summary(total), aggregate)
 }
 
-// definition reads one definition: its name first, wherever it stands.
+// definition reads one definition: what is of the whole of it first, wherever that stands.
 func (p *stateParser) definition(data []byte) *FieldError {
-	name, ok := definitionName(data)
-	if !ok || len(name) == 0 || len(name) > MaxDefinitionBytes || !utf8.Valid(name) {
+	name, purged, ok := definitionHead(data)
+	if !ok {
+		return truncated("definitions")
+	}
+	if len(name) == 0 || len(name) > MaxDefinitionBytes || !utf8.Valid(name) {
 		return badRecord("definitions.definition", "1 to 256 bytes of UTF-8")
 	}
-	if !p.v.Definition(name) {
+	if !p.v.Definition(name, purged) {
 		return nil
 	}
 	for len(data) > 0 {
 		var f wireField
-		data, _ = f.read(data) // sound: definitionName went over it
+		data, _ = f.read(data) // sound: definitionHead went over it
 		var err *FieldError
 		switch f.number {
 		case 2:
@@ -210,18 +222,26 @@ func (p *stateParser) definition(data []byte) *FieldError {
 	return nil
 }
 
-// definitionName finds a definition's name and checks the fields on the way.
-func definitionName(data []byte) (name []byte, ok bool) {
+// definitionHead finds a definition's name and watermark and checks the fields on the way.
+func definitionHead(data []byte) (name []byte, purged int64, ok bool) {
+	purged = NoTime
 	for len(data) > 0 {
 		var f wireField
-		if data, ok = f.read(data); !ok || (f.number <= 3 && f.kind != protowire.BytesType) {
-			return nil, false
+		want := protowire.BytesType
+		if data, ok = f.read(data); f.number == 4 {
+			want = protowire.VarintType
 		}
-		if f.number == 1 {
+		if !ok || (f.number <= 4 && f.kind != want) {
+			return nil, 0, false
+		}
+		switch f.number {
+		case 1:
 			name = f.bytes
+		case 4:
+			purged = f.signed()
 		}
 	}
-	return name, true
+	return name, purged, true
 }
 
 // slice reads one slice.
@@ -257,6 +277,26 @@ func (p *stateParser) slice(data []byte) *FieldError {
 		return badRecord("slices", "a span that ends after it starts, with 0 or more events")
 	}
 	return p.aggregate(p.v.Slice(s), aggregate)
+}
+
+// field reads one field of a slice besides its aggregate.
+func (s *Slice) field(f *wireField) bool {
+	switch f.number {
+	case 1:
+		s.Start = f.signed()
+	case 2:
+		s.End = f.signed()
+	case 3:
+		s.Count = int64(f.value)
+	case 5:
+		s.Closed = f.value != 0
+	case 6:
+		s.Missed = uint32(f.value)
+		return f.value <= math.MaxUint32
+	case 7:
+		s.Fresh = f.value != 0
+	}
+	return true
 }
 
 // withdrawn reads one withdrawal.

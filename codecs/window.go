@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -48,7 +49,7 @@ func ParseWindowKey(key []byte) (definition string, start int64, registration st
 	d, rest, _ := bytes.Cut(key, []byte{'|'})
 	s, r, found := bytes.Cut(rest, []byte{'|'})
 	start, ok := parseCanonical(s)
-	ok = ok && found && len(d) > 0 && len(d) <= MaxDefinitionBytes && len(r) > 0 && len(r) <= MaxRegistrationBytes
+	ok = ok && found && utf8.Valid(key) && len(d) > 0 && len(d) <= MaxDefinitionBytes && len(r) > 0 && len(r) <= MaxRegistrationBytes
 	if !ok {
 		return "", 0, "", &FieldError{
 			Record: "window key", Value: clip(key), Reason: ReasonBadRecord,

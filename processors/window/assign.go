@@ -21,6 +21,9 @@ const (
 	latest   = 1<<63 - 1 - 1<<46
 )
 
+// clamp brings a watermark so near to the instants that can be counted that sums with it do not overflow, and no nearer.
+func clamp(watermark int64) int64 { return min(max(watermark, earliest-1<<45), latest+1<<45) }
+
 // grid lays slices and windows of the aligned kinds over time; all times are local if there is a zone.
 //
 // The ends of all windows lie on one lattice, and a slice lies between two neighbouring starts or ends, so that it is wholly inside or

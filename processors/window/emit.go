@@ -1,18 +1,5 @@
 package window
 
-// desk is what putting windows together needs, reused.
-type desk[A any] struct {
-	result Result[A]
-	parts  []part
-	acc    A
-}
-
-// part is one slice on the desk: the ends of the first and the last window that count it.
-type part struct {
-	first, last int64
-	chosen      bool
-}
-
 // revision is W5.
 func revision(count int64, last bool) int64 {
 	if last {
@@ -22,7 +9,7 @@ func revision(count int64, last bool) int64 {
 }
 
 // Collect yields what has changed since the last Collect: on update, open windows; on close, those that have fired and are still
-// open; and withdrawals. After Touch it yields everything that is not settled. Windows that the watermark closes are left to Advance.
+// open; and withdrawals. After Touch it yields everything that is not settled. What the watermark fires or closes is left to Advance.
 func (o *Operator[E, A]) Collect(s *State[A], watermark int64, yield func(*Result[A])) {
 	if !s.dirty {
 		return
@@ -31,28 +18,17 @@ func (o *Operator[E, A]) Collect(s *State[A], watermark int64, yield func(*Resul
 		o.wake(s)
 	}
 	d := o.desks.Get().(*desk[A])
-	touched, purged, fired, settled := s.touched, s.Purged.Watermark(), s.fired.Watermark(), s.settled.Watermark()
-	o.tellWithdrawn(s, d, yield)
-	chosen := func(sl *Slice[A]) bool { return touched || sl.dirty }
-	o.each(s, d, settled, chosen, func(w candidate) verdict {
-		switch {
-		case w.closes <= purged:
-			return verdict{tell: touched && w.closes > settled, final: true}
-		case w.closes <= watermark:
-			return verdict{}
-		case o.onClose:
-			return verdict{tell: w.closes-o.lateness <= fired}
-		}
-		return verdict{tell: true}
-	}, yield)
+	d.rule = o.rule(s, watermark)
+	d.from = max(d.purged, watermark)
+	if d.touched = s.touched; d.touched {
+		d.from = d.settled
+	}
+	o.emit(s, d, yield)
+	o.desks.Put(d)
 	for i := range s.Slices {
 		s.Slices[i].dirty = false
 	}
 	s.dirty, s.touched = false, false
-	o.desks.Put(d)
-	if s.Withdrawn != nil {
-		o.reschedule(s)
-	}
 }
 
 // Advance yields what the watermark closes, each window once and with everything it counts, and on close with an allowed lateness also
@@ -61,111 +37,127 @@ func (o *Operator[E, A]) Advance(s *State[A], watermark int64, yield func(*Resul
 	if watermark < o.Due(s) {
 		return
 	}
+	s.Purged = max(s.Purged, MarkAt(watermark))
 	d := o.desks.Get().(*desk[A])
-	fired := s.fired.Watermark()
-	s.Purged, s.fired = max(s.Purged, MarkAt(watermark)), max(s.fired, MarkAt(watermark))
-	purged := s.Purged.Watermark()
-	o.tellWithdrawn(s, d, yield)
-	o.each(s, d, fired, func(*Slice[A]) bool { return true }, func(w candidate) verdict {
-		fires := w.closes - o.lateness
-		switch {
-		case w.closes > fired && w.closes <= watermark:
-			return verdict{tell: true, final: true}
-		case o.onClose && fires > fired && fires <= watermark:
-			return verdict{tell: true, final: w.closes <= purged}
-		}
-		return verdict{stop: fires > watermark}
-	}, yield)
+	d.rule = o.rule(s, watermark)
+	d.advance, d.from = true, d.fired
+	s.fired = max(s.fired, MarkAt(watermark))
+	o.emit(s, d, yield)
+	o.desks.Put(d)
 	for i := range s.Slices {
 		sl := &s.Slices[i]
 		sl.Closed = sl.Closed || o.lastClosing(sl) <= watermark
 	}
-	o.desks.Put(d)
 	o.reschedule(s)
 }
 
-func (o *Operator[E, A]) tellWithdrawn(s *State[A], d *desk[A], yield func(*Result[A])) {
-	for i := range s.Withdrawn {
-		w := &s.Withdrawn[i]
-		if w.told {
-			continue
-		}
-		w.told = true
-		var none A
-		d.result = Result[A]{Span: w.Span, Acc: &none, Count: w.Revision / 2, Revision: w.Revision, Withdrawn: true}
-		yield(&d.result)
+// rule is what decides whether a window is yielded, and how.
+type rule struct {
+	advance   bool // in Advance, else in Collect
+	touched   bool
+	onClose   bool
+	lateness  int64
+	watermark int64
+	purged    int64
+	fired     int64
+	settled   int64
+	from      int64 // windows that close at or before this are not yielded
+}
+
+func (o *Operator[E, A]) rule(s *State[A], watermark int64) rule {
+	return rule{
+		onClose: o.onClose, lateness: o.lateness, watermark: watermark,
+		purged: s.Purged.Watermark(), fired: s.fired.Watermark(), settled: s.settled.Watermark(),
 	}
 }
 
-// candidate is a window that might be yielded.
-type candidate struct{ end, closes int64 }
+// chosen is true if the windows of a slice may have news.
+func (r *rule) chosen(dirty bool) bool { return r.advance || r.touched || dirty }
 
-// verdict says whether to yield a candidate, and how; stop, that no later one will be.
-type verdict struct{ tell, final, stop bool }
+// over is true if no window that closes at this watermark or later is yielded.
+func (r *rule) over(closes int64) bool { return r.advance && closes-r.lateness > r.watermark }
 
-// each puts the windows that count a chosen slice and close after the watermark `after` before judge, by ascending end, and yields those it tells.
-func (o *Operator[E, A]) each(s *State[A], d *desk[A], after int64, chosen func(*Slice[A]) bool, judge func(candidate) verdict, yield func(*Result[A])) {
+// judge decides on the window that closes at the given watermark.
+func (r *rule) judge(closes int64) (tell, final bool) {
+	fires := closes - r.lateness
+	final = closes <= r.purged
+	switch {
+	case closes <= r.from:
+		return false, final
+	case r.advance:
+		return closes <= r.watermark || r.onClose && r.fired < fires && fires <= r.watermark, final
+	case final:
+		return true, final
+	case closes <= r.watermark:
+		return false, final
+	}
+	return !r.onClose || fires <= r.fired, final
+}
+
+// emit yields withdrawals, then the windows that the desk's rule picks, by ascending end.
+func (o *Operator[E, A]) emit(s *State[A], d *desk[A], yield func(*Result[A])) {
+	for i := range s.Withdrawn {
+		if w := &s.Withdrawn[i]; !w.told {
+			w.told = true
+			o.fold.Reset(&d.acc)
+			d.result = Result[A]{Span: w.Span, Acc: &d.acc, Count: w.Revision / 2, Revision: w.Revision, Withdrawn: true}
+			yield(&d.result)
+		}
+	}
+	if o.single {
+		o.emitSingle(s, d, yield)
+	} else {
+		o.emitShared(s, d, yield)
+	}
+}
+
+// emitSingle yields windows that are one slice each.
+func (o *Operator[E, A]) emitSingle(s *State[A], d *desk[A], yield func(*Result[A])) {
 	for i := range s.Slices {
 		sl := &s.Slices[i]
-		d.parts = append(d.parts, part{o.firstEnd(sl), o.lastEnd(sl), chosen(sl)})
-	}
-	end := int64(earliest)
-	for {
-		next := Never
-		for i := range d.parts {
-			if p := &d.parts[i]; p.chosen && p.last >= end {
-				next = min(next, max(p.first, end))
-			}
+		if d.over(sl.closes) {
+			return
 		}
-		if next == Never {
-			break
-		}
-		end = next
-		v := judge(candidate{end, o.closing(end)})
-		if v.stop {
-			break
-		}
-		if v.tell {
-			o.tell(s, d, end, v.final, yield)
-		}
-		if o.single {
-			end++
-		} else {
-			end += o.grid.step
-		}
-	}
-	d.parts = d.parts[:0]
-}
-
-// tell puts one window together and yields it.
-func (o *Operator[E, A]) tell(s *State[A], d *desk[A], end int64, final bool, yield func(*Result[A])) {
-	var members int
-	d.result = Result[A]{Final: final}
-	for i := range d.parts {
-		if end < d.parts[i].first || end > d.parts[i].last {
+		if !d.chosen(sl.dirty) {
 			continue
 		}
-		sl := &s.Slices[i]
-		sl.Fresh = false
-		switch members++; members {
-		case 1:
-			d.result.Acc = &sl.Acc
-			if o.single {
-				d.result.Span = sl.Span
+		if tell, final := d.judge(sl.closes); tell {
+			sl.Fresh = false
+			span := sl.Span
+			if o.definition.Kind == Tumbling {
+				span = o.grid.span(sl.End)
 			}
-		case 2:
-			o.fold.Reset(&d.acc)
-			o.fold.Merge(&d.acc, d.result.Acc)
-			d.result.Acc = &d.acc
-			fallthrough
-		default:
-			o.fold.Merge(&d.acc, &sl.Acc)
+			d.result = Result[A]{Span: span, Acc: &sl.Acc, Count: sl.Count, Revision: revision(sl.Count, final), Final: final}
+			yield(&d.result)
 		}
-		d.result.Count += sl.Count
 	}
-	if o.definition.Kind != Session {
-		d.result.Span = o.grid.span(end)
+}
+
+// emitShared yields windows that are put together from slices.
+func (o *Operator[E, A]) emitShared(s *State[A], d *desk[A], yield func(*Result[A])) {
+	for i := range s.Slices {
+		sl := &s.Slices[i]
+		d.parts = append(d.parts, part[A]{
+			slice: sl, first: o.firstEnd(sl), last: o.lastEnd(sl),
+			chosen: d.chosen(sl.dirty), late: sl.End-sl.Start > o.grid.step,
+		})
 	}
-	d.result.Revision = revision(d.result.Count, final)
-	yield(&d.result)
+	end := o.grid.next(o.opening(d.from, o.lateness))
+	for {
+		var ok bool
+		if end, ok = d.seek(end); !ok {
+			break
+		}
+		closes := o.closing(end)
+		if d.over(closes) {
+			break
+		}
+		if tell, final := d.judge(closes); tell {
+			acc, count := d.sum(end, o.fold.Merge, o.fold.Reset)
+			d.result = Result[A]{Span: o.grid.span(end), Acc: acc, Count: count, Revision: revision(count, final), Final: final}
+			yield(&d.result)
+		}
+		end += o.grid.step
+	}
+	d.clear()
 }

@@ -3,7 +3,7 @@ package window
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"sync"
 	"time"
 )
@@ -143,7 +143,7 @@ func (o *Operator[E, A]) Add(s *State[A], watermark, ts int64, e *E) Verdict {
 	}
 	t := o.grid.local(ts)
 	if int(s.hot) < len(s.Slices) {
-		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.Missed == 0 {
+		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.End-sl.Start <= o.grid.step {
 			o.count(s, sl, e)
 			return Counted
 		}
@@ -160,20 +160,23 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 	if mark >= o.closing(o.grid.last(span)) {
 		return Late
 	}
-	first, missed := o.grid.first(span), uint32(0)
-	if mark >= o.closing(first) {
-		end := o.grid.next(o.opening(mark))
-		first, missed = end, uint32((end-first)/o.grid.step)
+	if mark >= o.closing(o.grid.first(span)) {
+		span.End = o.grid.next(o.opening(mark, o.lateness))
 	}
-	i, found := s.find(span.Start, missed)
+	i, found := s.find(span)
 	if !found {
-		s.insert(i)
-		s.Slices[i].Span, s.Slices[i].Missed, s.Slices[i].closes = span, missed, o.closing(first)
-		s.due = min(s.due, o.sliceDue(s, &s.Slices[i]))
+		o.open(s, i, span)
 	}
 	s.hot = int32(i)
 	o.count(s, &s.Slices[i], e)
 	return Counted
+}
+
+// open makes a slice at i.
+func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
+	sl := s.insert(i, span)
+	sl.closes = o.closing(o.firstEnd(sl))
+	s.due = min(s.due, o.sliceDue(s, sl))
 }
 
 // count folds an event into a slice.
@@ -187,8 +190,10 @@ func (o *Operator[E, A]) count(s *State[A], sl *Slice[A], e *E) {
 // closing is the least watermark that closes the window which ends at end, a time of the grid (W3).
 func (o *Operator[E, A]) closing(end int64) int64 { return o.grid.instant(end) - 1 + o.lateness }
 
-// opening is the inverse of closing: windows that end at later instants are open at the watermark.
-func (o *Operator[E, A]) opening(watermark int64) int64 { return watermark + 1 - o.lateness }
+// opening is the inverse of closing: windows are open at the watermark whose end is a later instant.
+func (o *Operator[E, A]) opening(watermark, lateness int64) int64 {
+	return clamp(watermark) + 1 - lateness
+}
 
 // Touch marks everything that is not settled to be yielded by the next Collect: the caller has reason to believe that some of it
 // was not published, as when an event is delivered again that the state holds already.
@@ -219,7 +224,7 @@ func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 	if !o.single {
 		o.compact(s)
 	}
-	s.settleWithdrawn(func(w *Withdrawn) bool { return w.told || o.closing(w.End) <= watermark })
+	s.Withdrawn = slices.DeleteFunc(s.Withdrawn, func(w Withdrawn) bool { return w.told || o.closing(w.End) <= watermark })
 	o.reschedule(s)
 	return len(s.Slices) == 0 && len(s.Withdrawn) == 0
 }
@@ -228,13 +233,12 @@ func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 func (o *Operator[E, A]) compact(s *State[A]) {
 	for i := len(s.Slices) - 1; i > 0; i-- {
 		sl, before := &s.Slices[i], &s.Slices[i-1]
-		if sl.Start != before.Start || o.closing(o.firstEnd(sl)-o.grid.step) > s.settled.Watermark() {
-			continue
+		if sl.Start == before.Start && o.closing(o.firstEnd(sl)-o.grid.step) <= s.settled.Watermark() {
+			o.fold.Merge(&before.Acc, &sl.Acc)
+			before.Count += sl.Count
+			before.dirty = before.dirty || sl.dirty
+			s.remove(i, o.fold.Reset)
 		}
-		o.fold.Merge(&before.Acc, &sl.Acc)
-		before.Count += sl.Count
-		before.dirty = before.dirty || sl.dirty
-		s.remove(i, o.fold.Reset)
 	}
 }
 
@@ -277,7 +281,7 @@ func (o *Operator[E, A]) dueAfter(sl *Slice[A], fired, lateness int64) int64 {
 	if o.single {
 		return Never
 	}
-	end := o.grid.next(fired + 1 - lateness)
+	end := o.grid.next(o.opening(fired, lateness))
 	if end > o.grid.last(sl.Span) {
 		return Never
 	}
@@ -289,7 +293,7 @@ func (o *Operator[E, A]) firstEnd(sl *Slice[A]) int64 {
 	if o.single {
 		return sl.End
 	}
-	return o.grid.first(sl.Span) + int64(sl.Missed)*o.grid.step
+	return o.grid.first(sl.Span)
 }
 
 // lastEnd is the end of the last window that counts the slice.
@@ -314,50 +318,4 @@ func (o *Operator[E, A]) wake(s *State[A]) {
 	}
 	s.hot = int32(max(0, len(s.Slices)-1))
 	o.reschedule(s)
-}
-
-// find is the place of the slice with this start and missed, and whether it is there.
-func (s *State[A]) find(start int64, missed uint32) (int, bool) {
-	i := sort.Search(len(s.Slices), func(i int) bool {
-		sl := &s.Slices[i]
-		return sl.Start > start || sl.Start == start && sl.Missed >= missed
-	})
-	return i, i < len(s.Slices) && s.Slices[i].Start == start && s.Slices[i].Missed == missed
-}
-
-// insert makes room for a slice at i, in the slot of a removed one if there is one.
-func (s *State[A]) insert(i int) {
-	if n := len(s.Slices); n < cap(s.Slices) {
-		s.Slices = s.Slices[:n+1]
-	} else {
-		var zero Slice[A]
-		s.Slices = append(s.Slices, zero)
-	}
-	spare := s.Slices[len(s.Slices)-1]
-	copy(s.Slices[i+1:], s.Slices[i:])
-	s.Slices[i] = Slice[A]{Acc: spare.Acc, Fresh: true}
-}
-
-// remove takes out the slice at i and keeps its slot for the next.
-func (s *State[A]) remove(i int, reset func(*A)) {
-	spare := s.Slices[i]
-	copy(s.Slices[i:], s.Slices[i+1:])
-	reset(&spare.Acc)
-	last := len(s.Slices) - 1
-	s.Slices[last] = Slice[A]{Acc: spare.Acc}
-	s.Slices = s.Slices[:last]
-	s.hot = int32(max(0, last-1))
-}
-
-// settleWithdrawn drops the withdrawals that are done with.
-func (s *State[A]) settleWithdrawn(done func(*Withdrawn) bool) {
-	kept := s.Withdrawn[:0]
-	for i := range s.Withdrawn {
-		if !done(&s.Withdrawn[i]) {
-			kept = append(kept, s.Withdrawn[i])
-		}
-	}
-	if s.Withdrawn = kept; len(kept) == 0 {
-		s.Withdrawn = nil
-	}
 }

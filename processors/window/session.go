@@ -16,13 +16,15 @@ func (o *Operator[E, A]) addSession(s *State[A], mark, ts int64, e *E) Verdict {
 			return Counted
 		}
 	}
-	late := mark >= o.closing(ts+o.gap)
+	end := ts + o.gap
+	late := mark >= o.closing(end)
 	left, right, n := o.touching(s, mark, ts)
 	switch {
 	case n == 0 && late, n == 1 && late && ts < s.Slices[left].Start:
 		return Late
 	case n == 0:
-		left = o.begin(s, ts)
+		left, _ = s.find(Span{ts, end})
+		o.open(s, left, Span{ts, end})
 	case n == 2:
 		o.absorb(s, left, right)
 	}
@@ -49,17 +51,6 @@ func (o *Operator[E, A]) touching(s *State[A], mark, ts int64) (left, right, n i
 	return left, right, n
 }
 
-// begin makes a session of [ts, ts+gap) and returns its place.
-func (o *Operator[E, A]) begin(s *State[A], ts int64) int {
-	i, _ := s.find(ts, 0)
-	s.insert(i)
-	sl := &s.Slices[i]
-	sl.Span = Span{ts, ts + o.gap}
-	sl.closes = o.closing(sl.End)
-	s.due = min(s.due, o.sliceDue(s, sl))
-	return i
-}
-
 // extend counts an event in a session that it touches.
 func (o *Operator[E, A]) extend(s *State[A], sl *Slice[A], ts int64, e *E) {
 	if ts < sl.Start {
@@ -82,13 +73,4 @@ func (o *Operator[E, A]) absorb(s *State[A], left, right int) {
 	l.End, l.closes = r.End, r.closes
 	s.remove(right, o.fold.Reset)
 	o.reschedule(s)
-}
-
-// withdraw notes that no session has sl's start any more, unless nobody can have seen it.
-func (s *State[A]) withdraw(sl *Slice[A]) {
-	if sl.Fresh {
-		return
-	}
-	s.Withdrawn = append(s.Withdrawn, Withdrawn{Span: sl.Span, Revision: revision(sl.Count, true)})
-	s.dirty = true
 }

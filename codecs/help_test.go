@@ -35,7 +35,7 @@ func plain(v reflect.Value) any {
 		return v.Bool()
 	case reflect.String:
 		return v.String()
-	case reflect.Uint8:
+	case reflect.Uint8, reflect.Uint32:
 		return v.Uint()
 	default:
 		return v.Int()
@@ -85,7 +85,6 @@ type state struct {
 
 type definitionState struct {
 	name      string
-	purged    int64
 	slices    []sliceState
 	withdrawn []Withdrawn
 }
@@ -103,7 +102,7 @@ func writeState(s *state) []byte {
 	}
 	for i := range s.definitions {
 		d := &s.definitions[i]
-		w.BeginDefinition(d.name, d.purged)
+		w.BeginDefinition(d.name)
 		for j := range d.slices {
 			w.Slice(d.slices[j].Slice, &d.slices[j].Aggregate)
 		}
@@ -135,8 +134,8 @@ func (r *recorder) Summary(total int64) *Aggregate {
 	return &r.summary
 }
 
-func (r *recorder) Definition(name []byte, purged int64) bool {
-	r.definitions = append(r.definitions, definitionState{name: string(name), purged: purged})
+func (r *recorder) Definition(name []byte) bool {
+	r.definitions = append(r.definitions, definitionState{name: string(name)})
 	return !r.skip
 }
 

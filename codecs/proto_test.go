@@ -83,15 +83,12 @@ func (r record) activity() state {
 		s.total, s.summary = r.message("summary").int("total"), r.message("summary").message("aggregate").aggregate()
 	}
 	for _, d := range r.each("definitions") {
-		out := definitionState{name: d.text("definition"), purged: NoTime}
-		if d.has("purged") {
-			out.purged = d.int("purged")
-		}
+		out := definitionState{name: d.text("definition")}
 		for _, x := range d.each("slices") {
 			out.slices = append(out.slices, sliceState{
 				Slice{
 					Start: x.int("start"), End: x.int("end"), Count: x.int("count"), Closed: x.value("closed").Bool(),
-					Missed: uint32(x.value("missed").Uint()), Fresh: x.value("fresh").Bool(),
+					Missed: uint32(x.value("missed").Uint()),
 				},
 				x.message("aggregate").aggregate(),
 			})

@@ -9,10 +9,10 @@ import (
 
 // Slice is what a state record says of one slice of time besides its aggregate.
 type Slice struct {
-	Start, End int64  // in ms, [Start, End)
+	Start, End int64  // in ms, [Start, End); local if the definition has a zone
 	Count      int64  // events
 	Closed     bool   // fired for the last time, not acknowledged yet
-	Missed     uint32 // how many of its windows had closed before its events came; they count in the later ones only
+	Missed     uint32 // windows of the slice that had closed before its events came
 }
 
 // Withdrawn is what a state record says of a session that was merged away and whose withdrawal may not be acknowledged.
@@ -26,15 +26,14 @@ type Withdrawn struct {
 //
 //	w.Reset(dst)
 //	w.Summary(total, &aggregate)
-//	w.BeginDefinition("tumbling:1h", purged)
+//	w.BeginDefinition("tumbling:1h")
 //	w.Slice(codecs.Slice{…}, &aggregate)
 //	w.Withdrawn(codecs.Withdrawn{…})
 //	w.EndDefinition()
 //	dst = w.Bytes()
 type StateWriter struct {
 	dst        []byte
-	definition int   // where the open definition's content begins
-	purged     int64 // of the open definition
+	definition int // where the open definition's content begins
 }
 
 // Reset begins a state behind dst.
@@ -50,21 +49,14 @@ func (w *StateWriter) Summary(total int64, a *Aggregate) {
 	w.dst = closeMessage(appendAggregate(dst, 2, a), content)
 }
 
-// BeginDefinition opens a definition; slices and withdrawals up to EndDefinition are of it, slices first. purged is the
-// watermark, in ms, that last closed or fired a window of it; NoTime if none did.
-func (w *StateWriter) BeginDefinition(definition string, purged int64) {
+// BeginDefinition opens a definition; slices and withdrawals up to EndDefinition are of it.
+func (w *StateWriter) BeginDefinition(definition string) {
 	w.dst, w.definition = openMessage(w.dst, 2)
-	w.dst, w.purged = appendText(w.dst, 1, definition), purged
+	w.dst = appendText(w.dst, 1, definition)
 }
 
 // EndDefinition closes the definition.
-func (w *StateWriter) EndDefinition() {
-	if w.purged != NoTime {
-		w.dst = protowire.AppendTag(w.dst, 4, protowire.VarintType)
-		w.dst = protowire.AppendVarint(w.dst, protowire.EncodeZigZag(w.purged))
-	}
-	w.dst = closeMessage(w.dst, w.definition)
-}
+func (w *StateWriter) EndDefinition() { w.dst = closeMessage(w.dst, w.definition) }
 
 // Slice writes one slice of the open definition.
 func (w *StateWriter) Slice(s Slice, a *Aggregate) {
@@ -73,12 +65,8 @@ func (w *StateWriter) Slice(s Slice, a *Aggregate) {
 	dst = appendSigned(dst, 2, s.End)
 	dst = appendVarint(dst, 3, uint64(s.Count))
 	dst = appendAggregate(dst, 4, a)
-	if s.Closed {
-		dst = appendVarint(dst, 5, 1)
-	}
-	if s.Missed > 0 {
-		dst = appendVarint(dst, 6, uint64(s.Missed))
-	}
+	dst = appendVarint(dst, 5, protowire.EncodeBool(s.Closed))
+	dst = appendVarint(dst, 6, uint64(s.Missed))
 	w.dst = closeMessage(dst, content)
 }
 
@@ -117,9 +105,8 @@ func appendAggregate(dst []byte, number protowire.Number, a *Aggregate) []byte {
 type StateVisitor interface {
 	// Summary is the number of all events; called at most once.
 	Summary(total int64) *Aggregate
-	// Definition begins a definition, whose slices and withdrawals follow; false skips them. name aliases the state;
-	// purged is as BeginDefinition was given it.
-	Definition(name []byte, purged int64) bool
+	// Definition begins a definition, whose slices and withdrawals follow; false skips them. name aliases the state.
+	Definition(name []byte) bool
 	// Slice is one slice of the definition.
 	Slice(s Slice) *Aggregate
 	// Withdrawn is one withdrawal of the definition.
@@ -193,21 +180,21 @@ func (p *stateParser) summary(data []byte) *FieldError {
 	return p.aggregate(p.v.Summary(total), aggregate)
 }
 
-// definition reads one definition: what is of the whole of it first, wherever that stands.
+// definition reads one definition: its name first, wherever it stands.
 func (p *stateParser) definition(data []byte) *FieldError {
-	name, purged, ok := definitionHead(data)
+	name, ok := definitionName(data)
 	if !ok {
 		return truncated("definitions")
 	}
 	if len(name) == 0 || len(name) > MaxDefinitionBytes || !utf8.Valid(name) {
 		return badRecord("definitions.definition", "1 to 256 bytes of UTF-8")
 	}
-	if !p.v.Definition(name, purged) {
+	if !p.v.Definition(name) {
 		return nil
 	}
 	for len(data) > 0 {
 		var f wireField
-		data, _ = f.read(data) // sound: definitionHead went over it
+		data, _ = f.read(data) // sound: definitionName went over it
 		var err *FieldError
 		switch f.number {
 		case 2:
@@ -222,26 +209,18 @@ func (p *stateParser) definition(data []byte) *FieldError {
 	return nil
 }
 
-// definitionHead finds a definition's name and watermark and checks the fields on the way.
-func definitionHead(data []byte) (name []byte, purged int64, ok bool) {
-	purged = NoTime
+// definitionName finds a definition's name and checks the fields on the way.
+func definitionName(data []byte) (name []byte, ok bool) {
 	for len(data) > 0 {
 		var f wireField
-		want := protowire.BytesType
-		if data, ok = f.read(data); f.number == 4 {
-			want = protowire.VarintType
+		if data, ok = f.read(data); !ok || (f.number <= 3 && f.kind != protowire.BytesType) {
+			return nil, false
 		}
-		if !ok || (f.number <= 4 && f.kind != want) {
-			return nil, 0, false
-		}
-		switch f.number {
-		case 1:
+		if f.number == 1 {
 			name = f.bytes
-		case 4:
-			purged = f.signed()
 		}
 	}
-	return name, purged, true
+	return name, true
 }
 
 // slice reads one slice.
@@ -258,19 +237,10 @@ func (p *stateParser) slice(data []byte) *FieldError {
 		if !ok || (f.number <= 6 && f.kind != want) || (f.number == 4 && aggregate != nil) {
 			return truncated("slices")
 		}
-		switch f.number {
-		case 1:
-			s.Start = f.signed()
-		case 2:
-			s.End = f.signed()
-		case 3:
-			s.Count = int64(f.value)
-		case 4:
+		if f.number == 4 {
 			aggregate = f.bytes
-		case 5:
-			s.Closed = f.value != 0
-		case 6:
-			s.Missed = uint32(min(f.value, math.MaxUint32))
+		} else if !s.field(&f) {
+			return badRecord("slices.missed", "a number of 32 bits")
 		}
 	}
 	if s.Start >= s.End || s.Count < 0 {
@@ -293,8 +263,6 @@ func (s *Slice) field(f *wireField) bool {
 	case 6:
 		s.Missed = uint32(f.value)
 		return f.value <= math.MaxUint32
-	case 7:
-		s.Fresh = f.value != 0
 	}
 	return true
 }

@@ -62,9 +62,6 @@ func appendSigned(dst []byte, number protowire.Number, v int64) []byte {
 	return appendVarint(dst, number, protowire.EncodeZigZag(v))
 }
 
-// appendBool appends a bool field; false is the default and is not written.
-func appendBool(dst []byte, number protowire.Number, v bool) []byte { return appendVarint(dst, number, protowire.EncodeBool(v)) }
-
 // appendText appends a string field; the empty one is the default and is not written.
 func appendText(dst []byte, number protowire.Number, s string) []byte {
 	if s == "" {

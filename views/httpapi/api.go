@@ -159,6 +159,7 @@ func (a *API) routes() error {
 	a.routeEvents(api)
 	a.routeViews(api)
 	a.routePipeline(api)
+	a.routeAircraft(api)
 	a.routeUpdates(api)
 	spec, err := json.Marshal(api.OpenAPI())
 	if err != nil {

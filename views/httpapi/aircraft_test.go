@@ -1,0 +1,228 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"klgstream.dev/codecs"
+)
+
+// fakeRegistry is a registry in memory. While slow is set it publishes and decides nothing.
+type fakeRegistry struct {
+	clock *clock
+	mu    sync.Mutex
+	known map[string]Aircraft
+	done  map[string]Outcome
+	slow  bool
+	fail  error
+}
+
+func newFakeRegistry(c *clock) *fakeRegistry {
+	return &fakeRegistry{clock: c, known: map[string]Aircraft{}, done: map[string]Outcome{}}
+}
+
+func (f *fakeRegistry) List(_ context.Context, q AircraftQuery) (page []Aircraft, more bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.known {
+		if strings.HasPrefix(a.Registration, q.Prefix) && a.Registration > q.After && (q.Type == "" || q.Type == a.Type) {
+			page = append(page, a)
+		}
+	}
+	slices.SortFunc(page, func(a, b Aircraft) int { return strings.Compare(a.Registration, b.Registration) })
+	if len(page) > q.Limit {
+		return page[:q.Limit], true, f.fail
+	}
+	return page, false, f.fail
+}
+
+func (f *fakeRegistry) Find(_ context.Context, registration string) (Aircraft, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.known[registration]
+	if !ok {
+		return a, errors.Join(ErrNotFound, f.fail)
+	}
+	return a, f.fail
+}
+
+func (f *fakeRegistry) Create(ctx context.Context, d Draft) (Aircraft, error) {
+	return f.change(ctx, d, func(_ Aircraft, there bool) (int64, error) {
+		if there {
+			return 0, ErrTaken
+		}
+		return 1, nil
+	})
+}
+
+func (f *fakeRegistry) Update(ctx context.Context, revision int64, d Draft) (Aircraft, error) {
+	return f.change(ctx, d, func(old Aircraft, there bool) (int64, error) {
+		if !there {
+			return 0, ErrNotFound
+		}
+		if old.Revision != revision {
+			return 0, ErrConflict
+		}
+		return revision + 1, nil
+	})
+}
+
+func (f *fakeRegistry) change(ctx context.Context, d Draft, decide func(Aircraft, bool) (int64, error)) (Aircraft, error) {
+	f.mu.Lock()
+	slow := f.slow
+	f.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+		return Aircraft{}, ErrPending
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return Aircraft{}, f.fail
+	}
+	old, there := f.known[d.Registration]
+	revision, err := decide(old, there)
+	if err != nil {
+		return Aircraft{}, err
+	}
+	a := Aircraft{Registration: d.Registration, Type: d.Type, Revision: revision, Created: f.clock.now(), Updated: f.clock.now()}
+	f.known[d.Registration], f.done[d.RequestID] = a, OutcomeApplied
+	return a, nil
+}
+
+func (f *fakeRegistry) Outcome(_ context.Context, _, request string) (Outcome, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o, ok := f.done[request]; ok {
+		return o, f.fail
+	}
+	return OutcomePending, f.fail
+}
+
+func withRegistry(f **fakeRegistry) func(*Config) {
+	return func(c *Config) {
+		*f = newFakeRegistry(newClock())
+		c.Registry = *f
+	}
+}
+
+func TestCreateAircraft(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	w := r.do("POST", aircraftPath, `{"registration_number":" ra/123 ","aircraft_type":"SU95"}`)
+	body := want(t, w, http.StatusCreated)
+	if body["registration_number"] != "RA/123" || body["aircraft_type"] != "SU95" || body["revision"] != 1.0 || w.Header().Get("ETag") != `"1"` {
+		t.Errorf("answer is %v %v", w.Header(), body)
+	}
+	if got := want(t, r.do("GET", w.Header().Get("Location"), ""), http.StatusOK); got["id"] != "RA/123" {
+		t.Errorf("location leads to %v", got)
+	}
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"RA/123"}`), http.StatusConflict)
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"X1"}`), http.StatusCreated)
+	for _, bad := range []string{`{"registration_number":""}`, `{"registration_number":"  "}`, `{}`, `{"registration_number":7}`, `{"registration_number":"` + strings.Repeat("x", 33) + `"}`} {
+		want(t, r.do("POST", aircraftPath, bad), http.StatusUnprocessableEntity)
+	}
+	want(t, r.do("POST", aircraftPath, `{"registration_number"`), http.StatusBadRequest)
+}
+
+func TestCreateAircraftThatIsNotDecided(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var registry *fakeRegistry
+		r := newRig(t, withRegistry(&registry))
+		registry.slow = true
+		w := r.do("POST", aircraftPath, `{"registration_number":"N1"}`)
+		body := want(t, w, http.StatusAccepted)
+		status := w.Header().Get("Location")
+		if body["outcome"] != "pending" || body["status_url"] != status {
+			t.Fatalf("answer is %v, location %q", body, status)
+		}
+		if got := want(t, r.do("GET", status, ""), http.StatusOK); got["outcome"] != "pending" {
+			t.Errorf("outcome is %v", got)
+		}
+		request, _ := body["request_id"].(string)
+		registry.done[request] = OutcomeRefused
+		if got := want(t, r.do("GET", status, ""), http.StatusOK); got["outcome"] != "refused" {
+			t.Errorf("outcome is %v", got)
+		}
+	})
+}
+
+func TestUpdateAircraft(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"N1"}`), http.StatusCreated)
+	url := aircraftPath + "/n1"
+	want(t, r.do("PUT", url, `{"aircraft_type":"B738"}`), http.StatusPreconditionRequired)
+	want(t, r.do("PUT", url, `{"aircraft_type":"B738"}`, "If-Match", `"7"`), http.StatusPreconditionFailed)
+	want(t, r.do("PUT", url, `{"aircraft_type":"B738"}`, "If-Match", "what"), http.StatusPreconditionFailed)
+	w := r.do("PUT", url, `{"aircraft_type":"B738"}`, "If-Match", `"1"`)
+	if body := want(t, w, http.StatusOK); body["aircraft_type"] != "B738" || w.Header().Get("ETag") != `"2"` {
+		t.Errorf("answer is %v", body)
+	}
+	want(t, r.do("PUT", url, `{"aircraft_type":"A320","revision":2}`), http.StatusOK)
+	want(t, r.do("PUT", url, `{"aircraft_type":"A320","revision":2}`), http.StatusPreconditionFailed)
+	want(t, r.do("PUT", aircraftPath+"/N2", `{"aircraft_type":"A320","revision":2}`), http.StatusNotFound)
+}
+
+func TestListAircraft(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	for _, n := range []string{"N3", "N1", "X9", "N2"} {
+		want(t, r.do("POST", aircraftPath, `{"registration_number":"`+n+`","aircraft_type":"T"}`), http.StatusCreated)
+	}
+	body := want(t, r.do("GET", aircraftPath+"?registration_number.prefix=n&limit=2", ""), http.StatusOK)
+	if list, _ := body["aircraft"].([]any); len(list) != 2 || body["next"] != "N2" {
+		t.Fatalf("page is %v", body)
+	}
+	body = want(t, r.do("GET", aircraftPath+"?registration_number.prefix=n&limit=2&cursor=N2", ""), http.StatusOK)
+	if list, _ := body["aircraft"].([]any); len(list) != 1 || body["next"] != nil {
+		t.Errorf("second page is %v", body)
+	}
+	want(t, r.do("GET", aircraftPath+"?limit=0", ""), http.StatusUnprocessableEntity)
+	want(t, r.do("GET", aircraftPath+"/nope", ""), http.StatusNotFound)
+	registry.fail = errors.New("recovering")
+	want(t, r.do("GET", aircraftPath, ""), http.StatusServiceUnavailable)
+	want(t, newRig(t).do("GET", aircraftPath, ""), http.StatusServiceUnavailable)
+}
+
+type fakeLive map[string][]codecs.Window
+
+func (f fakeLive) Windows(_ context.Context, registration string) ([]codecs.Window, error) {
+	if w, ok := f[registration]; ok {
+		return w, nil
+	}
+	return nil, ErrNotFound
+}
+
+func TestLiveWindows(t *testing.T) {
+	t.Parallel()
+	start := instant("2013-01-01T10:00:00Z").UnixMilli()
+	open := codecs.Window{Registration: "N1", Definition: "tumbling:1h", Kind: "tumbling", Start: start, End: start + 3_600_000, Count: 3, Revision: 6}
+	open.Types = []codecs.TypeCount{{Type: "departed", Count: 2}, {Type: "landed", Count: 1}}
+	r := newRig(t, func(c *Config) { c.Live = fakeLive{"N1": {open}} })
+	body := want(t, r.do("GET", "/api/v1/streaming/live/n1", ""), http.StatusOK)
+	list, _ := body["windows"].([]any)
+	if len(list) != 1 {
+		t.Fatalf("windows are %v", body)
+	}
+	w, _ := list[0].(map[string]any)
+	types, _ := w["event_types"].(map[string]any)
+	if w["event_count"] != 3.0 || w["window_start"] != "2013-01-01T10:00:00.000Z" || types["departed"] != 2.0 || w["aircraft_id"] != nil {
+		t.Errorf("window is %v", w)
+	}
+	body = want(t, r.do("GET", "/api/v1/streaming/live/N2", ""), http.StatusOK)
+	if list, ok := body["windows"].([]any); !ok || len(list) != 0 {
+		t.Errorf("windows of an unknown aircraft are %v", body)
+	}
+	want(t, newRig(t).do("GET", "/api/v1/streaming/live/N1", ""), http.StatusServiceUnavailable)
+}

@@ -143,7 +143,7 @@ func (o *Operator[E, A]) Add(s *State[A], watermark, ts int64, e *E) Verdict {
 	}
 	t := o.grid.local(ts)
 	if int(s.hot) < len(s.Slices) {
-		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.End-sl.Start <= o.grid.step {
+		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.Missed == 0 {
 			o.count(s, sl, e)
 			return Counted
 		}
@@ -160,12 +160,13 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 	if mark >= o.closing(o.grid.last(span)) {
 		return Late
 	}
-	if mark >= o.closing(o.grid.first(span)) {
-		span.End = o.grid.next(o.opening(mark, o.lateness))
+	missed := uint32(0)
+	if first := o.grid.first(span); mark >= o.closing(first) {
+		missed = uint32((o.grid.next(o.opening(mark, o.lateness)) - first) / o.grid.step)
 	}
-	i, found := s.find(span)
+	i, found := s.find(span.Start, missed)
 	if !found {
-		o.open(s, i, span)
+		o.open(s, i, span, missed)
 	}
 	s.hot = int32(i)
 	o.count(s, &s.Slices[i], e)
@@ -173,8 +174,8 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 }
 
 // open makes a slice at i.
-func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
-	sl := s.insert(i, span)
+func (o *Operator[E, A]) open(s *State[A], i int, span Span, missed uint32) {
+	sl := s.insert(i, span, missed)
 	sl.closes = o.closing(o.firstEnd(sl))
 	s.due = min(s.due, o.sliceDue(s, sl))
 }
@@ -293,7 +294,7 @@ func (o *Operator[E, A]) firstEnd(sl *Slice[A]) int64 {
 	if o.single {
 		return sl.End
 	}
-	return o.grid.first(sl.Span)
+	return o.grid.first(sl.Span) + int64(sl.Missed)*o.grid.step
 }
 
 // lastEnd is the end of the last window that counts the slice.

@@ -108,12 +108,12 @@ func goldenRecord() []byte {
 			definitions: []definitionState{
 				{
 					name:      "session:30m",
-					slices:    []sliceState{{Slice{1357035430984, 1357039799999, 4, false, 0}, a}},
+					slices:    []sliceState{{Slice{1357035430984, 1357039799999, 4, false}, a}},
 					withdrawn: []Withdrawn{{1357035430984, 1357037230984, 3}},
 				},
 				{name: "tumbling:1h", slices: []sliceState{
-					{Slice{-3600000, 0, 1, true, 0}, Aggregate{First: -1, Last: -1, LastType: "other", Types: []TypeCount{{"other", 1}}}},
-					{Slice{1357034400000, 1357038000000, 4, false, 0}, a},
+					{Slice{-3600000, 0, 1, true}, Aggregate{First: -1, Last: -1, LastType: "other", Types: []TypeCount{{"other", 1}}}},
+					{Slice{1357034400000, 1357038000000, 4, false}, a},
 				}},
 			},
 		}),

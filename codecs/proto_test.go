@@ -88,7 +88,6 @@ func (r record) activity() state {
 			out.slices = append(out.slices, sliceState{
 				Slice{
 					Start: x.int("start"), End: x.int("end"), Count: x.int("count"), Closed: x.value("closed").Bool(),
-					Missed: uint32(x.value("missed").Uint()),
 				},
 				x.message("aggregate").aggregate(),
 			})

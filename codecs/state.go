@@ -1,7 +1,6 @@
 package codecs
 
 import (
-	"math"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -9,10 +8,9 @@ import (
 
 // Slice is what a state record says of one slice of time besides its aggregate.
 type Slice struct {
-	Start, End int64  // in ms, [Start, End); local if the definition has a zone
-	Count      int64  // events
-	Closed     bool   // fired for the last time, not acknowledged yet
-	Missed     uint32 // windows of the slice that had closed before its events came
+	Start, End int64 // in ms, [Start, End); local if the definition has a zone
+	Count      int64 // events
+	Closed     bool  // fired for the last time, not acknowledged yet
 }
 
 // Withdrawn is what a state record says of a session that was merged away and whose withdrawal may not be acknowledged.
@@ -66,7 +64,6 @@ func (w *StateWriter) Slice(s Slice, a *Aggregate) {
 	dst = appendVarint(dst, 3, uint64(s.Count))
 	dst = appendAggregate(dst, 4, a)
 	dst = appendVarint(dst, 5, protowire.EncodeBool(s.Closed))
-	dst = appendVarint(dst, 6, uint64(s.Missed))
 	w.dst = closeMessage(dst, content)
 }
 
@@ -234,13 +231,13 @@ func (p *stateParser) slice(data []byte) *FieldError {
 		if data, ok = f.read(data); f.number == 4 {
 			want = protowire.BytesType
 		}
-		if !ok || (f.number <= 6 && f.kind != want) || (f.number == 4 && aggregate != nil) {
+		if !ok || (f.number <= 5 && f.kind != want) || (f.number == 4 && aggregate != nil) {
 			return truncated("slices")
 		}
 		if f.number == 4 {
 			aggregate = f.bytes
-		} else if !s.field(&f) {
-			return badRecord("slices.missed", "a number of 32 bits")
+		} else {
+			s.field(&f)
 		}
 	}
 	if s.Start >= s.End || s.Count < 0 {
@@ -250,7 +247,7 @@ func (p *stateParser) slice(data []byte) *FieldError {
 }
 
 // field reads one field of a slice besides its aggregate.
-func (s *Slice) field(f *wireField) bool {
+func (s *Slice) field(f *wireField) {
 	switch f.number {
 	case 1:
 		s.Start = f.signed()
@@ -260,11 +257,7 @@ func (s *Slice) field(f *wireField) bool {
 		s.Count = int64(f.value)
 	case 5:
 		s.Closed = f.value != 0
-	case 6:
-		s.Missed = uint32(f.value)
-		return f.value <= math.MaxUint32
 	}
-	return true
 }
 
 // withdrawn reads one withdrawal.

@@ -139,7 +139,7 @@ func (o *Operator[E, A]) emitShared(s *State[A], d *desk[A], yield func(*Result[
 		sl := &s.Slices[i]
 		d.parts = append(d.parts, part[A]{
 			slice: sl, first: o.firstEnd(sl), last: o.lastEnd(sl),
-			chosen: d.chosen(sl.dirty), late: sl.Missed > 0,
+			chosen: d.chosen(sl.dirty), late: sl.End-sl.Start > o.grid.step,
 		})
 	}
 	end := o.grid.next(o.opening(d.from, o.lateness))

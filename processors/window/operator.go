@@ -143,7 +143,7 @@ func (o *Operator[E, A]) Add(s *State[A], watermark, ts int64, e *E) Verdict {
 	}
 	t := o.grid.local(ts)
 	if int(s.hot) < len(s.Slices) {
-		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.Missed == 0 {
+		if sl := &s.Slices[s.hot]; sl.Start <= t && t < sl.End && mark < sl.closes && sl.End-sl.Start <= o.grid.step {
 			o.count(s, sl, e)
 			return Counted
 		}
@@ -160,13 +160,12 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 	if mark >= o.closing(o.grid.last(span)) {
 		return Late
 	}
-	missed := uint32(0)
-	if first := o.grid.first(span); mark >= o.closing(first) {
-		missed = uint32((o.grid.next(o.opening(mark, o.lateness)) - first) / o.grid.step)
+	if mark >= o.closing(o.grid.first(span)) {
+		span.End = o.grid.next(o.opening(mark, o.lateness))
 	}
-	i, found := s.find(span.Start, missed)
+	i, found := s.find(span)
 	if !found {
-		o.open(s, i, span, missed)
+		o.open(s, i, span)
 	}
 	s.hot = int32(i)
 	o.count(s, &s.Slices[i], e)
@@ -174,8 +173,8 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 }
 
 // open makes a slice at i.
-func (o *Operator[E, A]) open(s *State[A], i int, span Span, missed uint32) {
-	sl := s.insert(i, span, missed)
+func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
+	sl := s.insert(i, span)
 	sl.closes = o.closing(o.firstEnd(sl))
 	s.due = min(s.due, o.sliceDue(s, sl))
 }
@@ -294,7 +293,7 @@ func (o *Operator[E, A]) firstEnd(sl *Slice[A]) int64 {
 	if o.single {
 		return sl.End
 	}
-	return o.grid.first(sl.Span) + int64(sl.Missed)*o.grid.step
+	return o.grid.first(sl.Span)
 }
 
 // lastEnd is the end of the last window that counts the slice.

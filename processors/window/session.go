@@ -23,8 +23,8 @@ func (o *Operator[E, A]) addSession(s *State[A], mark, ts int64, e *E) Verdict {
 	case n == 0 && late, n == 1 && late && ts < s.Slices[left].Start:
 		return Late
 	case n == 0:
-		left, _ = s.find(ts, 0)
-		o.open(s, left, Span{ts, end}, 0)
+		left, _ = s.find(Span{ts, end})
+		o.open(s, left, Span{ts, end})
 	case n == 2:
 		o.absorb(s, left, right)
 	}

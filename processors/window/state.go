@@ -7,7 +7,7 @@ import "sort"
 // The exported fields are all there is to store; a state read back from them is as good as the one written. What is not stored is which
 // results were yielded in this life, so a restored state yields again what is not settled (W7): call Settle with the committed watermark first.
 type State[A any] struct {
-	// Slices hold the counted events, sorted by Start, then Missed. Elements between its length and its capacity are zero or reset.
+	// Slices hold the counted events, sorted by Start, then End. Elements between its length and its capacity are zero or reset.
 	Slices []Slice[A]
 	// Withdrawn are the sessions that were merged into others and whose withdrawal may not be acknowledged.
 	Withdrawn []Withdrawn
@@ -27,15 +27,15 @@ type State[A any] struct {
 // Slice is events that are always counted in the same windows: for tumbling and session one window, else the stretch between two
 // neighbouring borders of windows.
 type Slice[A any] struct {
-	// Span is the session, or the stretch; in local time if the definition has a zone.
+	// Span tells the windows: those count the slice that contain its span. If the definition has a zone, it is in local time.
+	//
+	// Events that came after some of their windows had closed are in a slice of their own with the same Start, whose End is that of
+	// the first window that took them.
 	Span
 	// Acc is the fold of the events.
 	Acc A
 	// Count is the number of events, at least 1.
 	Count int64
-	// Missed is how many of the span's windows had closed before these events came: they count in the later ones only. Mostly 0.
-	// Events of one span that missed different numbers of windows are in slices of their own.
-	Missed uint32
 	// Closed is true when the last window of the slice is closed: the slice takes no event and goes at Settle.
 	Closed bool
 	// Fresh is true while no result of this session can have been published under its start. A codec that does not store it leaves it
@@ -56,17 +56,17 @@ type Withdrawn struct {
 	told bool // yielded in this life
 }
 
-// find is the place of the slice with this start and missed, and whether it is there.
-func (s *State[A]) find(start int64, missed uint32) (int, bool) {
+// find is the place of the slice with this span, and whether it is there.
+func (s *State[A]) find(span Span) (int, bool) {
 	i := sort.Search(len(s.Slices), func(i int) bool {
 		sl := &s.Slices[i]
-		return sl.Start > start || sl.Start == start && sl.Missed >= missed
+		return sl.Start > span.Start || sl.Start == span.Start && sl.End >= span.End
 	})
-	return i, i < len(s.Slices) && s.Slices[i].Start == start && s.Slices[i].Missed == missed
+	return i, i < len(s.Slices) && s.Slices[i].Span == span
 }
 
 // insert makes an empty slice at i, in the slot of a removed one if there is one.
-func (s *State[A]) insert(i int, span Span, missed uint32) *Slice[A] {
+func (s *State[A]) insert(i int, span Span) *Slice[A] {
 	if n := len(s.Slices); n < cap(s.Slices) {
 		s.Slices = s.Slices[:n+1]
 	} else {
@@ -74,7 +74,7 @@ func (s *State[A]) insert(i int, span Span, missed uint32) *Slice[A] {
 	}
 	spare := s.Slices[len(s.Slices)-1].Acc
 	copy(s.Slices[i+1:], s.Slices[i:])
-	s.Slices[i] = Slice[A]{Span: span, Missed: missed, Acc: spare, Fresh: true}
+	s.Slices[i] = Slice[A]{Span: span, Acc: spare, Fresh: true}
 	return &s.Slices[i]
 }
 

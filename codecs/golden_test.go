@@ -108,12 +108,12 @@ func goldenRecord() []byte {
 			definitions: []definitionState{
 				{
 					name:      "session:30m",
-					slices:    []sliceState{{Slice{1357035430984, 1357039799999, 4, false}, a}},
+					slices:    []sliceState{{Slice{Start: 1357035430984, End: 1357039799999, Count: 4}, a}},
 					withdrawn: []Withdrawn{{1357035430984, 1357037230984, 3}},
 				},
 				{name: "tumbling:1h", slices: []sliceState{
-					{Slice{-3600000, 0, 1, true}, Aggregate{First: -1, Last: -1, LastType: "other", Types: []TypeCount{{"other", 1}}}},
-					{Slice{1357034400000, 1357038000000, 4, false}, a},
+					{Slice{Start: -3600000, End: 0, Count: 1, Closed: true}, Aggregate{First: -1, Last: -1, LastType: "other", Types: []TypeCount{{"other", 1}}}},
+					{Slice{Start: 1357034400000, End: 1357038000000, Count: 4}, a},
 				}},
 			},
 		}),

@@ -1,0 +1,98 @@
+// Command klgstream counts aircraft events in windows, exactly once: processor, sink, API and the tools around them in
+// one binary. Run it with --help.
+//
+// # Map
+//
+//	main.go       from arguments to an exit code          config.go     the only reader of flags, environment and file
+//	settings.go   every setting, its default and limits   plan.go       which topics there are and how they must be
+//	publish.go    events to the input topic               topics.go     create and verify the topics of the plan
+//	ops.go        metrics, health and profiles            replay.go     a file of events to the input topic
+//	dev.go        everything in one process               processor.go, sink.go, api.go   the roles
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+)
+
+func main() {
+	// The first Ctrl-C asks for an orderly end, the second one does not wait for it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], process()))
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it was started and ended with an error
+	exitUsage  = 2 // it was not started: wrong arguments or configuration
+	// exitInterrupted is for work that a signal ended before it was through. A role has no such end: it exits with 0.
+	exitInterrupted = 130
+)
+
+// environment is what the process has from outside. Tests make their own.
+type environment struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	lookup         func(name string) (string, bool) // an environment variable
+	now            func() time.Time
+}
+
+func process() environment {
+	return environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv, now: time.Now}
+}
+
+// app is what every subcommand gets.
+type app struct {
+	environment
+	log      *slog.Logger
+	settings []setting // of the subcommand, with where each came from
+}
+
+// run is the program: from arguments to an exit code.
+func run(ctx context.Context, args []string, env environment) int {
+	loaded, err := load(args, env)
+	if err != nil {
+		fmt.Fprintln(env.stderr, "klgstream:", err)
+		return exitUsage
+	}
+	if loaded == nil { // --help
+		return exitOK
+	}
+	a := &app{environment: env, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
+	err = loaded.command.Run(ctx, a)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return exitInterrupted
+	}
+	fmt.Fprintln(env.stderr, "klgstream:", err)
+	return exitFailed
+}
+
+// newLogger writes for people on a terminal and JSON elsewhere, unless the format is set.
+func newLogger(w io.Writer, g Global) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(g.LogLevel)) // the settings are valid
+	if g.LogFormat == "text" || g.LogFormat == "auto" && isTerminal(w) {
+		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}))
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,94 @@
+package sink
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// handler is one session of the group: from one rebalance to the next.
+type handler struct {
+	sink *Sink
+	ran  bool // the session began
+
+	committing sync.WaitGroup
+}
+
+// Setup begins the session.
+func (h *handler) Setup(session sarama.ConsumerGroupSession) error {
+	h.ran = true
+	h.sink.setJoined(true)
+	h.sink.log.Info("session begins", "group", h.sink.config.Group, "generation", session.GenerationID(), "claims", session.Claims())
+	h.committing.Go(func() { h.commitRegularly(session) })
+	return nil
+}
+
+// Cleanup ends the session: all claims have stopped, and what they made durable is committed while the partitions are
+// still this sink's.
+func (h *handler) Cleanup(session sarama.ConsumerGroupSession) error {
+	h.committing.Wait()
+	session.Commit()
+	h.sink.setJoined(false)
+	return nil
+}
+
+// ConsumeClaim loads one partition until it is taken away.
+func (h *handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	l := newLoader(h.sink, claim.Topic(), claim.Partition())
+	defer l.end()
+	l.run(session.Context(), claim.Messages(), func(next int64) {
+		session.MarkOffset(claim.Topic(), claim.Partition(), next, "")
+		h.sink.metrics.lag.WithLabelValues(claim.Topic(), strconv.Itoa(int(claim.Partition()))).
+			Set(float64(max(0, claim.HighWaterMarkOffset()-next)))
+	})
+	return nil
+}
+
+// commitRegularly commits the marked offsets, which are those of durable rows only (K1), and waits for each answer. One
+// commit is for all partitions, so their number does not matter; it costs nothing when nothing was marked, and what one
+// fails to commit goes with the next.
+func (h *handler) commitRegularly(session sarama.ConsumerGroupSession) {
+	ticker := time.NewTicker(h.sink.config.CommitInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-session.Context().Done():
+			return
+		case <-ticker.C:
+			session.Commit()
+		}
+	}
+}
+
+// gather takes the next batch from the channel into the loader: the first record whenever it comes, then all that come
+// within the batch wait, up to the batch size. It returns false when there will be no more.
+func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMessage) bool {
+	select {
+	case m, ok := <-messages:
+		if !ok {
+			return false
+		}
+		l.add(m)
+	case <-ctx.Done():
+		return false
+	}
+	timer := time.NewTimer(l.sink.config.BatchWait)
+	defer timer.Stop()
+	for len(l.rows) < l.sink.config.BatchRows && l.bytes < maxBatchBytes {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				return true // what was gathered is still written; the next call ends
+			}
+			l.add(m)
+		case <-timer.C:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}

@@ -26,6 +26,9 @@ func plain(v reflect.Value) any {
 		}
 		return out
 	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return string(v.Bytes())
+		}
 		out := make([]any, v.Len())
 		for i := range out {
 			out[i] = plain(v.Index(i))

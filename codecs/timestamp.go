@@ -221,7 +221,7 @@ func AppendTime(dst []byte, ms int64) []byte {
 	if year < 0 {
 		dst, year = append(dst, '-'), -year
 	}
-	dst = appendYear(dst, uint64(year))
+	dst = appendYear(dst, year)
 	dst = append2(append(dst, '-'), month)
 	dst = append2(append(dst, '-'), day)
 	dst = append2(append(dst, 'T'), ofDay/msPerHour)
@@ -235,12 +235,11 @@ func AppendTime(dst []byte, ms int64) []byte {
 func append2(dst []byte, n int64) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
 // appendYear appends a year with four digits or more.
-func appendYear(dst []byte, year uint64) []byte {
+func appendYear(dst []byte, year int64) []byte {
 	if year >= 10000 {
-		dst = appendYear(dst, year/10000)
-		year %= 10000
+		return appendInt(dst, year)
 	}
-	return append(dst, byte('0'+year/1000), byte('0'+year/100%10), byte('0'+year/10%10), byte('0'+year%10))
+	return append2(append2(dst, year/100), year%100)
 }
 
 // ParseTime reads exactly what AppendTime writes.

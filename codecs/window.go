@@ -37,26 +37,38 @@ type Window struct {
 	Withdrawn bool
 }
 
-// AppendKey appends the record's key: definition, start in ms and registration, divided by '|'.
+// kindCumulating is the kind whose windows share their starts.
+const kindCumulating = "cumulating"
+
+// Anchor is the border, in ms, that tells the window from the others of its registration and definition for as long as
+// it lives: its start (the end of a session moves), or its end where windows share their starts (cumulating).
+func (w *Window) Anchor() int64 {
+	if w.Kind == kindCumulating {
+		return w.End
+	}
+	return w.Start
+}
+
+// AppendKey appends the record's key: definition, Anchor in ms and registration, divided by '|'.
 func (w *Window) AppendKey(dst []byte) []byte {
 	dst = append(append(dst, w.Definition...), '|')
-	dst = append(appendInt(dst, w.Start), '|')
+	dst = append(appendInt(dst, w.Anchor()), '|')
 	return append(dst, w.Registration...)
 }
 
 // ParseWindowKey reads what AppendKey writes, and nothing else. The error is a *FieldError.
-func ParseWindowKey(key []byte) (definition string, start int64, registration string, err error) {
+func ParseWindowKey(key []byte) (definition string, anchor int64, registration string, err error) {
 	d, rest, _ := bytes.Cut(key, []byte{'|'})
 	s, r, found := bytes.Cut(rest, []byte{'|'})
-	start, ok := parseCanonical(s)
+	anchor, ok := parseCanonical(s)
 	ok = ok && found && utf8.Valid(key) && len(d) > 0 && len(d) <= MaxDefinitionBytes && len(r) > 0 && len(r) <= MaxRegistrationBytes
 	if !ok {
 		return "", 0, "", &FieldError{
 			Record: "window key", Value: clip(key), Reason: ReasonBadRecord,
-			Limit: "definition|start_ms|registration", Offset: -1,
+			Limit: "definition|anchor_ms|registration", Offset: -1,
 		}
 	}
-	return string(d), start, string(r), nil
+	return string(d), anchor, string(r), nil
 }
 
 // appendInt appends a decimal integer.

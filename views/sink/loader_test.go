@@ -27,14 +27,20 @@ type scripted struct {
 	views.Store
 	write func(ctx context.Context, b views.Batch) error
 
-	mu    sync.Mutex
-	took  []views.Batch
-	calls int
+	mu       sync.Mutex
+	took     []views.Batch
+	attempts int
+}
+
+func (s *scripted) calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attempts
 }
 
 func (s *scripted) Write(ctx context.Context, b views.Batch) error {
 	s.mu.Lock()
-	s.calls++
+	s.attempts++
 	s.mu.Unlock()
 	if s.write != nil {
 		if err := s.write(ctx, b); err != nil {
@@ -82,9 +88,23 @@ type bench struct {
 	letters  *pigeonholes
 	sink     *Sink
 	messages chan *sarama.ConsumerMessage
-	marks    []int64
 	cancel   context.CancelFunc
 	done     chan struct{}
+
+	mu    sync.Mutex
+	marks []int64
+}
+
+func (b *bench) mark(next int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.marks = append(b.marks, next)
+}
+
+func (b *bench) marked() []int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.marks)
 }
 
 func newBench(t *testing.T, change func(c *Config)) *bench {
@@ -110,7 +130,7 @@ func (b *bench) start(t *testing.T, topic string) {
 	b.sink.setJoined(true)
 	go func() {
 		defer close(b.done)
-		newLoader(b.sink, topic, 3).run(ctx, b.messages, func(next int64) { b.marks = append(b.marks, next) })
+		newLoader(b.sink, topic, 3).run(ctx, b.messages, b.mark)
 	}()
 }
 
@@ -151,11 +171,11 @@ func TestBatchesBySizeAndTime(t *testing.T) {
 		}
 		synctest.Wait()
 		check(t, "writes before the wait is over", b.store.rowsTaken(), []int{3})
-		check(t, "marks", b.marks, []int64{13})
+		check(t, "marks", b.marked(), []int64{13})
 		<-time.After(time.Second)
 		synctest.Wait()
 		check(t, "writes", b.store.rowsTaken(), []int{3, 2})
-		check(t, "marks", b.marks, []int64{13, 15})
+		check(t, "marks", b.marked(), []int64{13, 15})
 		b.stop()
 		check(t, "first row", b.store.took[0].Windows[0], viewtest.Window("N1", 0, 1))
 	})
@@ -193,16 +213,16 @@ func TestStoreAwayIsTriedAgain(t *testing.T) {
 		if err := b.sink.Ready(); err == nil || !strings.Contains(err.Error(), "aircraft-windows/3@41: write 1 rows: connection refused") {
 			t.Errorf("ready: %v", err)
 		}
-		check(t, "marks while it is away", len(b.marks), 0)
-		if calls := b.store.calls; calls < 30*60/8 || calls > 30*60/4+4 {
+		check(t, "marks while it is away", len(b.marked()), 0)
+		if calls := b.store.calls(); calls < 30*60/8 || calls > 30*60/4+4 {
 			t.Errorf("%d attempts in half an hour, with pauses of 4 to 8 s", calls)
 		}
 		<-time.After(31 * time.Minute)
 		synctest.Wait()
-		check(t, "marks", b.marks, []int64{42})
+		check(t, "marks", b.marked(), []int64{42})
 		check(t, "ready", b.sink.Ready(), nil)
 		check(t, "rows", testutil.ToFloat64(b.sink.metrics.rows.WithLabelValues("windows")), 1.0)
-		check(t, "retries", testutil.ToFloat64(b.sink.metrics.retries), float64(b.store.calls-1))
+		check(t, "retries", testutil.ToFloat64(b.sink.metrics.retries), float64(b.store.calls()-1))
 		b.stop()
 	})
 }
@@ -211,7 +231,7 @@ func TestHangingWriteIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *Config) { c.WriteTimeout = 5 * time.Second })
 		b.store.write = func(ctx context.Context, _ views.Batch) error {
-			if b.store.calls > 2 {
+			if b.store.calls() > 2 {
 				return nil
 			}
 			<-ctx.Done()
@@ -221,8 +241,8 @@ func TestHangingWriteIsTriedAgain(t *testing.T) {
 		b.send(topic, 0, windowValue("N1", 0, 1))
 		<-time.After(20 * time.Second)
 		synctest.Wait()
-		check(t, "attempts", b.store.calls, 3)
-		check(t, "marks", b.marks, []int64{1})
+		check(t, "attempts", b.store.calls(), 3)
+		check(t, "marks", b.marked(), []int64{1})
 		b.stop()
 	})
 }
@@ -236,7 +256,7 @@ func TestStopMarksNothingMore(t *testing.T) {
 		b.send(topic, 0, windowValue("N1", 0, 1))
 		<-time.After(time.Minute)
 		b.stop()
-		check(t, "marks", len(b.marks), 0)
+		check(t, "marks", len(b.marked()), 0)
 	})
 }
 
@@ -247,7 +267,7 @@ func TestClosedPartitionIsLoadedToItsEnd(t *testing.T) {
 		close(b.messages)
 		b.start(t, topic)
 		<-b.done
-		check(t, "marks", b.marks, []int64{8})
+		check(t, "marks", b.marked(), []int64{8})
 		b.stop()
 	})
 }
@@ -288,7 +308,7 @@ func isolate(t *testing.T, random *rand.Rand) {
 	<-time.After(time.Hour)
 	synctest.Wait()
 	b.stop()
-	check(t, "marks", b.marks, []int64{rows})
+	check(t, "marks", b.marked(), []int64{rows})
 	var buried []int64
 	for _, l := range b.letters.kept {
 		buried = append(buried, l.Offset)
@@ -333,7 +353,7 @@ func TestUnreadableRecordsAreBuried(t *testing.T) {
 		<-time.After(time.Minute)
 		synctest.Wait()
 		b.stop()
-		check(t, "marks", b.marks, []int64{4})
+		check(t, "marks", b.marked(), []int64{4})
 		check(t, "writes", b.store.rowsTaken(), []int{1})
 		var offsets []int64
 		for _, l := range b.letters.kept {
@@ -361,7 +381,7 @@ func TestLettersBecomeRows(t *testing.T) {
 				<-time.After(time.Second)
 				synctest.Wait()
 				b.stop()
-				check(t, "marks", b.marks, []int64{2})
+				check(t, "marks", b.marked(), []int64{2})
 				letter.Key = []byte("key")
 				rows := pick(b.store.took[0])
 				check(t, "letter", rows[0], letter)
@@ -385,7 +405,7 @@ func TestHopelessDeadLetterStays(t *testing.T) {
 		<-time.After(time.Second)
 		synctest.Wait()
 		b.stop()
-		check(t, "marks", b.marks, []int64{6})
+		check(t, "marks", b.marked(), []int64{6})
 		check(t, "letters", len(b.letters.kept), 0)
 		check(t, "left", testutil.ToFloat64(b.sink.metrics.refused.WithLabelValues("left")), 1.0)
 	})

@@ -161,7 +161,7 @@ func (p *windowParser) parse() (err *FieldError) {
 	if p.pos, err = openObject("window", p.data); err != nil {
 		return err
 	}
-	if err = p.members((*windowParser).member); err != nil {
+	if err = p.members(true); err != nil {
 		return err
 	}
 	if p.pos = skipSpace(p.data, p.pos); p.pos != len(p.data) {
@@ -170,15 +170,20 @@ func (p *windowParser) parse() (err *FieldError) {
 	return p.agree()
 }
 
-// members reads the members of an object, from the first one or the closing brace to behind the brace. visit is given a
-// member's name and finds its value at pos.
-func (p *windowParser) members(visit func(*windowParser, []byte) *FieldError) (err *FieldError) {
+// members reads the members of an object, the record or its counts per type, from the first one or the closing brace to
+// behind the brace.
+func (p *windowParser) members(ofRecord bool) (err *FieldError) {
 	for more := p.data[p.pos] != '}'; more; {
 		var name []byte
 		if name, err = p.name(); err != nil {
 			return err
 		}
-		if err = visit(p, name); err != nil {
+		if ofRecord {
+			err = p.member(name)
+		} else {
+			err = p.typeCount(name)
+		}
+		if err != nil {
 			return err
 		}
 		if p.pos, more, err = nextMember("window", p.data, p.pos); err != nil {
@@ -380,7 +385,7 @@ func (p *windowParser) types() *FieldError {
 	if p.pos = skipSpace(p.data, p.pos+1); p.pos >= len(p.data) {
 		return p.broken(badSyntax)
 	}
-	if err := p.members((*windowParser).typeCount); err != nil {
+	if err := p.members(false); err != nil {
 		return err
 	}
 	types := p.w.Types

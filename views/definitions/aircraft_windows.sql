@@ -14,7 +14,7 @@
 --   aircraft_id integer?: aircraft id of the latest event; null when it had none
 --   revision integer: grows with every change of the row
 --   final boolean: true once no further event can change the row
--- key: registration_number, window_definition, window_start
+-- key: registration_number, window_definition, window_start, window_end
 SELECT registration_number,
        window_definition,
        window_kind,

@@ -112,9 +112,9 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, b views.Batch) error {
 }
 
 const (
-	windowColumns = "registration_number, window_definition, window_start, window_kind, window_end, event_count, event_types, " +
+	windowColumns = "registration_number, window_definition, window_anchor, window_start, window_kind, window_end, event_count, event_types, " +
 		"first_event_time, last_event_time, last_event_type, aircraft_id, revision, final, withdrawn"
-	windowConflict = "(registration_number, window_definition, window_start) DO UPDATE SET " +
+	windowConflict = "(registration_number, window_definition, window_anchor) DO UPDATE SET window_start = excluded.window_start, " +
 		"window_kind = excluded.window_kind, window_end = excluded.window_end, event_count = excluded.event_count, " +
 		"event_types = excluded.event_types, first_event_time = excluded.first_event_time, " +
 		"last_event_time = excluded.last_event_time, last_event_type = excluded.last_event_type, " +
@@ -133,7 +133,7 @@ func appendWindow(args []any, w *codecs.Window) []any {
 	if w.HasAircraftID {
 		aircraft = w.AircraftID
 	}
-	return append(args, views.CleanText(w.Registration), views.CleanText(w.Definition), w.Start, views.CleanText(w.Kind), w.End, w.Count,
+	return append(args, views.CleanText(w.Registration), views.CleanText(w.Definition), w.Anchor(), w.Start, views.CleanText(w.Kind), w.End, w.Count,
 		string(views.AppendEventTypes(nil, w.Types)), first, last, lastType, aircraft, w.Revision, w.Final, w.Withdrawn)
 }
 

@@ -3,6 +3,8 @@
 CREATE TABLE windows (
   registration_number TEXT    NOT NULL CHECK (registration_number <> ''),
   window_definition   TEXT    NOT NULL CHECK (window_definition <> ''),
+  -- The border that identifies the window: its start, or its end where windows share their starts (cumulating).
+  window_anchor       INTEGER NOT NULL,
   window_start        INTEGER NOT NULL,
   window_kind         TEXT    NOT NULL,
   window_end          INTEGER NOT NULL,
@@ -15,7 +17,7 @@ CREATE TABLE windows (
   revision            INTEGER NOT NULL,
   final               INTEGER NOT NULL CHECK (final IN (0, 1)),
   withdrawn           INTEGER NOT NULL CHECK (withdrawn IN (0, 1)),
-  PRIMARY KEY (registration_number, window_definition, window_start)
+  PRIMARY KEY (registration_number, window_definition, window_anchor)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX windows_by_definition ON windows (window_definition, window_start);

@@ -5,9 +5,11 @@ import (
 	"errors"
 )
 
-type processorCmd struct{ Kafka `group:"kafka"` }
+type processorCmd struct {
+	Kafka `group:"kafka"`
+}
 
-func (c *processorCmd) check() error { return nil }
+func (c *processorCmd) check() error                    { return nil }
 func (c *processorCmd) Run(context.Context, *app) error { return errors.New("x") }
 
 type sinkCmd struct{ processorCmd }

@@ -59,7 +59,7 @@ type Names struct {
 	Late      string `name:"late-topic" default:"aircraft-events-late" placeholder:"TOPIC" help:"Topic of events whose windows were closed. Default ${default}."`
 	Dead      string `name:"dlq-topic" default:"aircraft-events-dlq" placeholder:"TOPIC" help:"Topic of events that cannot be decoded. Default ${default}."`
 	Group     string `name:"group" default:"aircraft-activity" placeholder:"GROUP" help:"Processor's consumer group; its table and loop topics are GROUP-table and GROUP-loop. Default ${default}."`
-	SinkGroup string `default:"aircraft-sink" placeholder:"GROUP" help:"Sink's consumer group. Default ${default}."`
+	SinkGroup string `default:"klgstream-sink" placeholder:"GROUP" help:"Sink's consumer group. Default ${default}."`
 }
 
 func (n *Names) table() string { return n.Group + "-table" }

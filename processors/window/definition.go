@@ -147,6 +147,7 @@ func loadZone(name string) (*time.Location, error) {
 
 // Validate returns all that is wrong with the definition.
 func (d Definition) Validate() error {
+	d = d.canonical()
 	var faults []error
 	need := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -166,7 +167,10 @@ func (d Definition) Validate() error {
 		return errors.Join(faults...)
 	}
 	length("size", d.Size)
-	need(d.Zone != time.Local, "zone Local depends on the host: name one")
+	if d.Zone != nil {
+		same, err := loadZone(d.Zone.String())
+		need(err == nil && same != time.UTC, "zone %v must be one of the IANA database, so that its name tells which", d.Zone)
+	}
 	if d.Kind != Tumbling {
 		length("slide", d.Slide)
 	}
@@ -210,7 +214,7 @@ func (d Definition) canonical() Definition {
 			d.Offset += p
 		}
 	}
-	if d.Zone != nil && d.Zone.String() == "UTC" {
+	if d.Zone == time.UTC {
 		d.Zone = nil
 	}
 	return d

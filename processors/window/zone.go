@@ -33,15 +33,19 @@ func newZone(place *time.Location) *zone {
 	z := &zone{place: place}
 	for at := int64(math.MinInt64 / 2); at < tableEnd; {
 		s := z.lookup(at)
-		z.table = append(z.table, s)
 		at = s.hi
+		if n := len(z.table); n > 0 && z.table[n-1].offset == s.offset {
+			z.table[n-1].hi = s.hi
+			continue
+		}
+		z.table = append(z.table, s)
 	}
 	return z
 }
 
-// lookup asks the time package for the segment of an instant.
-func (z *zone) lookup(at int64) segment {
-	t := time.UnixMilli(at).In(z.place)
+// lookup asks the time package for the segment of an instant, or as much of it as the package knows.
+func (z *zone) lookup(instant int64) segment {
+	t := time.UnixMilli(instant).In(z.place)
 	_, seconds := t.Zone()
 	s := segment{lo: math.MinInt64, hi: math.MaxInt64, offset: int64(seconds) * 1000}
 	from, to := t.ZoneBounds()
@@ -50,6 +54,9 @@ func (z *zone) lookup(at int64) segment {
 	}
 	if !to.IsZero() {
 		s.hi = to.UnixMilli()
+	}
+	if s.hi <= instant { // where a zone follows a rule, the package takes all years to end after 365 days
+		s.hi = instant + dayMillis/24
 	}
 	return s
 }

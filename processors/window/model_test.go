@@ -1,0 +1,171 @@
+package window
+
+import (
+	"slices"
+	"time"
+)
+
+// model says which windows an event is in by looking at each window there is, with the formulas of Apache Flink's assigners and
+// nothing of the operator: no slices, no grid, no state to purge.
+type model struct {
+	d        Definition
+	lateness int64
+	windows  map[Span]*modelWindow // by span on the local time line
+	purged   int64
+}
+
+type modelWindow struct {
+	local, span Span
+	closes      int64
+	ids         []int
+}
+
+func newModel(d Definition, o Options) *model {
+	return &model{d: d, lateness: o.AllowedLateness.Milliseconds(), windows: map[Span]*modelWindow{}, purged: -1 << 63}
+}
+
+// startOf is Flink's TimeWindow.getWindowStartWithOffset.
+func startOf(ts, offset, size int64) int64 {
+	r := (ts - offset) % size
+	if r < 0 {
+		return ts - (r + size)
+	}
+	return ts - r
+}
+
+// spans are the windows that t, a local time, is in.
+func (m *model) spans(t int64) (out []Span) {
+	size, slide, offset := m.d.Size.Milliseconds(), m.d.Slide.Milliseconds(), m.d.Offset.Milliseconds()
+	switch m.d.Kind {
+	case Tumbling:
+		s := startOf(t, offset, size)
+		return []Span{{s, s + size}}
+	case Hopping:
+		for s := startOf(t, offset, slide); s > t-size; s -= slide {
+			out = append(out, Span{s, s + size})
+		}
+	case Cumulating:
+		e := startOf(t, offset, slide) + slide
+		s := startOf(e-1, offset, size)
+		for ; e <= s+size; e += slide {
+			out = append(out, Span{s, e})
+		}
+	case Session:
+	}
+	return out
+}
+
+func (m *model) local(instant int64) int64 {
+	if m.d.Zone == nil {
+		return instant
+	}
+	_, seconds := time.UnixMilli(instant).In(m.d.Zone).Zone()
+	return instant + int64(seconds)*1000
+}
+
+// instants is a span of local time as the zone's clocks show it, found by looking at every minute of the days around it.
+func (m *model) instants(s Span) Span {
+	if m.d.Zone == nil {
+		return s
+	}
+	const minute = 60_000
+	from := s.Start - 26*60*minute
+	for m.local(from+minute) < s.Start {
+		from += minute
+	}
+	for m.local(from) < s.Start {
+		from++
+	}
+	to := s.End + 26*60*minute
+	for m.local(to-minute) >= s.End {
+		to -= minute
+	}
+	for m.local(to-1) >= s.End {
+		to--
+	}
+	return Span{from, to}
+}
+
+func (m *model) add(watermark int64, e event) Verdict {
+	mark := max(watermark, m.purged)
+	if m.d.Kind == Session {
+		return m.addSession(mark, e)
+	}
+	spans := m.spans(m.local(e.TS))
+	if len(spans) == 0 {
+		return Unassigned
+	}
+	verdict := Late
+	for _, s := range spans {
+		w := m.windows[s]
+		if w == nil {
+			at := m.instants(s)
+			w = &modelWindow{local: s, span: at, closes: at.End - 1 + m.lateness}
+		}
+		if w.closes <= mark {
+			continue
+		}
+		w.ids = append(w.ids, e.ID)
+		m.windows[s] = w
+		verdict = Counted
+	}
+	return verdict
+}
+
+func (m *model) addSession(mark int64, e event) Verdict {
+	gap := m.d.Gap.Milliseconds()
+	own := Span{e.TS, e.TS + gap}
+	late := own.End-1+m.lateness <= mark
+	var touched []*modelWindow
+	for _, w := range m.windows {
+		if w.closes > mark && w.span.Start <= own.End && w.span.End >= own.Start {
+			touched = append(touched, w)
+		}
+	}
+	spanned := len(touched) > 0
+	merged := &modelWindow{span: own, ids: []int{e.ID}}
+	for _, w := range touched {
+		merged.span = Span{min(merged.span.Start, w.span.Start), max(merged.span.End, w.span.End)}
+		merged.ids = append(merged.ids, w.ids...)
+		spanned = spanned && w.span.Start <= e.TS
+	}
+	if late && !spanned {
+		return Late
+	}
+	for _, w := range touched {
+		delete(m.windows, w.span)
+	}
+	merged.local, merged.closes = merged.span, merged.span.End-1+m.lateness
+	m.windows[merged.span] = merged
+	return Counted
+}
+
+// rows are the windows as a store shows them after the watermark was advanced to and collected.
+func (m *model) rows(watermark int64, o Options, kind Kind) map[Span]row {
+	out := map[Span]row{}
+	for _, w := range m.windows {
+		if o.Emit == OnClose && w.span.End-1 > watermark {
+			continue
+		}
+		r := row{Span: w.span, IDs: sorted(w.ids), Count: int64(len(w.ids)), Final: w.closes <= watermark}
+		r.Revision = 2 * r.Count
+		if r.Final {
+			r.Revision++
+		}
+		id := w.span
+		if kind == Session {
+			id.End = id.Start
+		}
+		out[id] = r
+	}
+	return out
+}
+
+// byEnd is for messages.
+func (m *model) byEnd() (out []modelWindow) {
+	for _, w := range m.windows {
+		out = append(out, *w)
+	}
+	slices.SortFunc(out, func(a, b modelWindow) int { return int(a.span.End - b.span.End) })
+	return out
+}

@@ -486,7 +486,7 @@ func takesNoSQL(t *testing.T, s views.Store) {
 func readsZones(t *testing.T, s views.Store) {
 	first, last := Window("N1", 0, 1), Window("N1", 0, 1)
 	first.Start, first.End, first.First, first.Last = views.MinTime, views.MinTime+hour, views.MinTime+1, views.MinTime+1
-	last.Start, last.End = time.Date(9999, 12, 31, 23, 0, 0, 0, time.UTC).UnixMilli(), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	last.Start, last.End = time.Date(9999, 12, 31, 22, 0, 0, 0, time.UTC).UnixMilli(), time.Date(9999, 12, 31, 23, 0, 0, 0, time.UTC).UnixMilli()
 	last.First, last.Last = last.End-1, last.End-1
 	before := Window("N1", 0, 1)
 	before.Start, before.End, before.First, before.Last = -1, hour-1, -1, -1

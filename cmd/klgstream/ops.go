@@ -72,9 +72,11 @@ func (o *ops) ready(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(states) // the client is gone if it fails
 }
 
-// serve answers on l until ctx ends, then lets requests under way finish.
-func (o *ops) serve(ctx context.Context, l net.Listener) error {
-	return serveHTTP(ctx, l, &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelDebug)})
+// serveOn answers on l until ctx ends, then lets requests under way finish.
+func (o *ops) serveOn(l net.Listener) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		return serveHTTP(ctx, l, &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelDebug)})
+	}
 }
 
 // farewell is how long requests under way may take after the end was asked for.

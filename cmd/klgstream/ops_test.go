@@ -112,7 +112,7 @@ func TestServeFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := newOps(slog.New(slog.DiscardHandler)).serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+	if err := newOps(slog.New(slog.DiscardHandler)).serveOn(l)(t.Context()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("error %v, want one that names the address", err)
 	}
 }

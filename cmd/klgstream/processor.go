@@ -3,15 +3,116 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"klgstream.dev/processors/activity"
+	"klgstream.dev/processors/engine"
+	"klgstream.dev/processors/window"
 )
 
+// processorCmd counts events.
 type processorCmd struct {
-	Kafka `group:"kafka"`
+	Kafka        `group:"kafka"`
+	Names        `group:"names"`
+	Meaning      `group:"meaning"`
+	Engine       `group:"engine"`
+	ProcessorOps `group:"ops"`
 }
 
-func (c *processorCmd) check() error                    { return nil }
-func (c *processorCmd) Run(context.Context, *app) error { return errors.New("x") }
+func (c *processorCmd) check() error {
+	return checkAll(&c.Kafka, &c.Names, &c.Meaning, &c.Engine, &c.ProcessorOps)
+}
 
-type sinkCmd struct{ processorCmd }
-type apiCmd struct{ processorCmd }
-type devCmd struct{ processorCmd }
+// Run counts until ctx ends.
+func (c *processorCmd) Run(ctx context.Context, a *app) error {
+	l, err := listen(ctx, "ops-url", c.addr())
+	if err != nil {
+		return err
+	}
+	o := newOps(a.log)
+	p, err := newProcessor(a, c.Kafka, c.Names, c.Meaning, c.Engine, o.registry)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	o.watch("processor", p)
+	a.log.Info("processor", "brokers", c.Brokers, "group", c.Group, "windows", c.Window, "operations", "http://"+l.Addr().String())
+	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
+		if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+			return err
+		}
+		return p.Run(ctx)
+	})
+}
+
+// newProcessor makes the aircraft-activity processor.
+func newProcessor(a *app, k Kafka, n Names, m Meaning, e Engine, reg prometheus.Registerer) (*engine.Processor, error) {
+	emit := window.OnUpdate
+	if m.Emit == "close" {
+		emit = window.OnClose
+	}
+	job, err := activity.New(activity.Config{
+		Windows: m.Window, AllowedLateness: m.AllowedLateness, Emit: emit, Zone: m.location(),
+		Group: n.Group, Input: n.Input, Output: n.Output, Late: n.Late, Dead: n.Dead,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return engine.New(engine.Config{
+		Brokers: k.Brokers, Kafka: clientConfig(k), InstanceID: e.InstanceID,
+		CommitInterval: e.CommitInterval, MaxDirty: e.MaxDirty, SessionTimeout: e.SessionTimeout,
+		Bound: m.Bound, IdleTimeout: m.IdleTimeout, Idle: engine.IdleMode(m.Idle), MaxFutureSkew: m.futureSkew(),
+		RekeyOff: !m.Rekey, AcceptLoss: e.AcceptLoss, HotStandby: e.HotStandby,
+		Now: a.now, Logger: a.log, Registerer: reg,
+	}, job)
+}
+
+// futureSkew is the setting for the engine, where zero is its default.
+func (m *Meaning) futureSkew() time.Duration {
+	if m.MaxFutureSkew == 0 {
+		return 1 // ns: no event may be ahead of the clock
+	}
+	return m.MaxFutureSkew
+}
+
+// role runs the parts of a role until ctx ends or one of them fails. That ctx ended is no error.
+func (a *app) role(ctx context.Context, parts ...func(ctx context.Context) error) error {
+	g, inner := errgroup.WithContext(ctx)
+	for _, part := range parts {
+		g.Go(func() error { return part(inner) })
+	}
+	err := g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		a.log.Info("stopped")
+		return nil
+	}
+	return err
+}
+
+// Pauses between two looks for a broker that is away.
+const (
+	topicsPause    = 500 * time.Millisecond
+	topicsMaxPause = 15 * time.Second
+)
+
+// awaitTopics waits for the broker, and refuses topics that are not as they must be.
+func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names) error {
+	for pause := topicsPause; ; pause = min(2*pause, topicsMaxPause) {
+		err := verifyTopics(k, n)
+		var refusal fault
+		if err == nil || errors.As(err, &refusal) {
+			return err
+		}
+		a.log.Warn("wait for the broker", "error", err, "pause", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("wait for the broker: %w", ctx.Err())
+		}
+	}
+}

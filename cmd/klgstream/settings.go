@@ -240,10 +240,10 @@ func (o *APIOps) check() error { return address("api-ops-addr", o.APIOpsAddr, 0)
 
 // HTTP is the API's listener and whom it serves.
 type HTTP struct {
-	HTTPAddr string   `name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where API and page are served. Default ${default}."`
-	APIKey   []string `name:"api-key" placeholder:"NAME:SCOPE:SHA256" help:"Who may use the API, repeatable: a name, read, write or admin (several joined by +), and the key's SHA-256 in hexadecimal. Default: everybody."`
-	Host     []string `name:"allowed-host" placeholder:"NAME" help:"Names the API may be reached by, repeatable. Default: any with keys, else addresses and names without a dot."`
-	Rate     float64  `name:"rate-limit" default:"0" placeholder:"N" help:"Requests a second one client may send; 0: no limit. Default ${default}."`
+	HTTPAddr  string   `name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where API and page are served. Default ${default}."`
+	APIKey    []string `name:"api-key" placeholder:"NAME:SCOPE:SHA256" help:"Who may use the API, repeatable: a name, read, write or admin (several joined by +), and the key's SHA-256 in hexadecimal. Default: everybody."`
+	Host      []string `name:"allowed-host" placeholder:"NAME" help:"Names the API may be reached by, repeatable. Default: any with keys, else addresses and names without a dot."`
+	RateLimit float64  `name:"rate-limit" default:"0" placeholder:"N" help:"Requests a second one client may send; 0: no limit. Default ${default}."`
 }
 
 func (h *HTTP) check() error {
@@ -253,7 +253,7 @@ func (h *HTTP) check() error {
 // api is what the settings say to the API. A key that cannot be split is in the error, without its last part: people
 // paste the key itself there.
 func (h *HTTP) api() (httpapi.Config, error) {
-	c := httpapi.Config{Hosts: h.Host, Limits: httpapi.Limits{Rate: h.Rate}}
+	c := httpapi.Config{Hosts: h.Host, Limits: httpapi.Limits{Rate: h.RateLimit}}
 	var faults []error
 	for _, text := range h.APIKey {
 		parts := strings.Split(text, ":")

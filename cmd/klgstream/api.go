@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"klgstream.dev/views"
+	"klgstream.dev/views/httpapi"
+)
+
+// apiCmd serves the HTTP API and the page.
+type apiCmd struct {
+	Kafka  `group:"kafka"`
+	Names  `group:"names"`
+	Store  `group:"store"`
+	HTTP   `group:"http"`
+	Zone   string `default:"UTC" placeholder:"NAME" help:"Time zone of event times that name none. Default ${default}." group:"meaning"`
+	APIOps `group:"ops"`
+}
+
+func (c *apiCmd) check() error {
+	zone := Meaning{Zone: c.Zone}
+	return errors.Join(checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.APIOps), zone.checkZone())
+}
+
+// Run serves until ctx ends.
+func (c *apiCmd) Run(ctx context.Context, a *app) error {
+	if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+		return err
+	}
+	store, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	p, err := newPublisher(c.Kafka, c.Input)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	flow, err := newPipeline(c.Kafka, c.Names, nil)
+	if err != nil {
+		return err
+	}
+	defer flow.Close()
+	o := newOps(a.log)
+	o.watch("store", pinged{store})
+	zone := Meaning{Zone: c.Zone}
+	api, err := newAPI(a, c.HTTP, &zone, store, p, flow, o.registry)
+	if err != nil {
+		return err
+	}
+	l, err := listen(ctx, "http-addr", c.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	ol, err := listen(ctx, "api-ops-addr", c.APIOpsAddr)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", "http://"+l.Addr().String(), "operations", "http://"+ol.Addr().String())
+	return a.role(ctx, o.serveOn(ol), serveAPI(api, l), api.Run)
+}
+
+func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, reg prometheus.Registerer) (*httpapi.API, error) {
+	config, err := h.api()
+	if err != nil {
+		return nil, err
+	}
+	config.Store, config.Publisher, config.Pipeline = store, p, flow
+	config.Zone, config.Version = m.location(), version()
+	config.Now, config.Logger, config.Registerer = a.now, a.log, reg
+	return httpapi.New(config)
+}
+
+func serveAPI(api *httpapi.API, l net.Listener) func(ctx context.Context) error {
+	return func(ctx context.Context) error { return serveHTTP(ctx, l, api.Server()) }
+}
+
+// pinged makes a store's readiness of whether it answers.
+type pinged struct{ store views.Store }
+
+// Ready implements readiness.
+func (p pinged) Ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	return p.store.Ping(ctx)
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"klgstream.dev/views/httpapi"
+)
+
+// pipeline tells how far the flow is, from what the broker knows. It is safe for concurrent use.
+type pipeline struct {
+	admin    sarama.ClusterAdmin
+	names    Names
+	counters prometheus.Gatherer // the processor's, if it runs in this process; else nil
+	replay   atomic.Pointer[func() httpapi.Replay]
+}
+
+// newPipeline connects to the broker.
+func newPipeline(k Kafka, n Names, counters prometheus.Gatherer) (*pipeline, error) {
+	admin, err := newTopicAdmin(k)
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline{admin: admin, names: n, counters: counters}, nil
+}
+
+// Close gives the connection back.
+func (p *pipeline) Close() error { return p.admin.Close() }
+
+// Status implements [httpapi.Pipeline]. It asks for positions first and for the topics' ends after that: where the two
+// are equal the reader had taken everything, and nothing has come since.
+func (p *pipeline) Status(context.Context) (httpapi.Status, error) {
+	topics := p.topics()
+	partitions, err := p.partitions(topics)
+	if err != nil {
+		return httpapi.Status{}, err
+	}
+	committed, err := p.committed(topics, partitions)
+	if err != nil {
+		return httpapi.Status{}, err
+	}
+	ends, err := p.offsets(topics, partitions, sarama.OffsetNewest)
+	if err != nil {
+		return httpapi.Status{}, err
+	}
+	starts, err := p.offsets(topics, partitions, sarama.OffsetOldest)
+	if err != nil {
+		return httpapi.Status{}, err
+	}
+	totals, watermarks := p.counted()
+	for i := range topics {
+		t := &topics[i]
+		for _, id := range partitions[t.Name] {
+			part := httpapi.Partition{ID: id, Committed: httpapi.Unknown, End: ends[t.Name][id], Watermark: httpapi.Unknown}
+			from := starts[t.Name][id]
+			if offset, ok := committed[t.Reader][t.Name][id]; ok {
+				part.Committed, from = offset, max(offset, from)
+			}
+			if t.Reader != "" {
+				part.Lag = part.End - from
+			}
+			if w, ok := watermarks[id]; ok && t.Role == httpapi.RoleInput {
+				part.Watermark = w
+			}
+			t.Partitions = append(t.Partitions, part)
+		}
+	}
+	s := httpapi.Status{Topics: topics, Totals: totals}
+	if replay := p.replay.Load(); replay != nil {
+		r := (*replay)()
+		s.Replay = &r
+	}
+	return s, nil
+}
+
+// topics are those of the flow in the order an event meets them.
+func (p *pipeline) topics() []httpapi.Topic {
+	n := p.names
+	return []httpapi.Topic{
+		{Name: n.Input, Role: httpapi.RoleInput, Reader: n.Group},
+		{Name: n.loop(), Role: httpapi.RoleLoop, Reader: n.Group},
+		{Name: n.table(), Role: httpapi.RoleTable},
+		{Name: n.Output, Role: httpapi.RoleOutput, Reader: n.SinkGroup},
+		{Name: n.Late, Role: httpapi.RoleLate, Reader: n.SinkGroup},
+		{Name: n.Dead, Role: httpapi.RoleDead, Reader: n.SinkGroup},
+	}
+}
+
+func (p *pipeline) partitions(topics []httpapi.Topic) (map[string][]int32, error) {
+	names := make([]string, 0, len(topics))
+	for _, t := range topics {
+		names = append(names, t.Name)
+	}
+	described, err := p.admin.DescribeTopics(names)
+	if err != nil {
+		return nil, fmt.Errorf("describe topics: %w", err)
+	}
+	found := map[string][]int32{}
+	for _, t := range described {
+		for id := range int32(len(t.Partitions)) { // Kafka numbers them from 0 without holes
+			found[t.Name] = append(found[t.Name], id)
+		}
+	}
+	return found, nil
+}
+
+// committed are the positions by group, topic and partition; where nothing is committed there is none.
+func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int32) (map[string]map[string]map[int32]int64, error) {
+	groups := map[string]map[string][]int32{}
+	for _, t := range topics {
+		if t.Reader == "" {
+			continue
+		}
+		if groups[t.Reader] == nil {
+			groups[t.Reader] = map[string][]int32{}
+		}
+		groups[t.Reader][t.Name] = partitions[t.Name]
+	}
+	positions := map[string]map[string]map[int32]int64{}
+	for group, topics := range groups {
+		answer, err := p.admin.ListConsumerGroupOffsets(group, topics)
+		if err != nil {
+			return nil, fmt.Errorf("ask for the positions of group %q: %w", group, err)
+		}
+		positions[group] = map[string]map[int32]int64{}
+		for topic, blocks := range answer.Blocks {
+			positions[group][topic] = map[int32]int64{}
+			for id, block := range blocks {
+				if block.Offset >= 0 {
+					positions[group][topic][id] = block.Offset
+				}
+			}
+		}
+	}
+	return positions, nil
+}
+
+// offsets are the first or the next offset of every partition.
+func (p *pipeline) offsets(topics []httpapi.Topic, partitions map[string][]int32, which int64) (map[string]map[int32]int64, error) {
+	ask := map[string]map[int32]int64{}
+	for _, t := range topics {
+		ask[t.Name] = map[int32]int64{}
+		for _, id := range partitions[t.Name] {
+			ask[t.Name][id] = which
+		}
+	}
+	answer, err := p.admin.ListOffsets(ask, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask for offsets: %w", err)
+	}
+	offsets := map[string]map[int32]int64{}
+	for topic, results := range answer {
+		offsets[topic] = map[int32]int64{}
+		for id, r := range results {
+			if r.Err != nil && !errors.Is(r.Err, sarama.ErrNoError) {
+				return nil, fmt.Errorf("ask for the offsets of %s/%d: %w", topic, id, r.Err)
+			}
+			offsets[topic][id] = r.Offset
+		}
+	}
+	return offsets, nil
+}
+
+// counted are the events by outcome and the watermark of each partition, as the processor in this process counts them.
+func (p *pipeline) counted() (httpapi.Totals, map[int32]int64) {
+	unknown := httpapi.Totals{Counted: -1, Late: -1, Dead: -1, Fenced: -1, Rekeyed: -1}
+	if p.counters == nil {
+		return unknown, nil
+	}
+	families, err := p.counters.Gather()
+	if err != nil {
+		return unknown, nil
+	}
+	var totals httpapi.Totals
+	watermarks := map[int32]int64{}
+	for _, f := range families {
+		switch f.GetName() {
+		case "klgstream_events_total":
+			for _, m := range f.GetMetric() {
+				addOutcome(&totals, label(m, "outcome"), int64(m.GetCounter().GetValue()))
+			}
+		case "klgstream_watermark_seconds":
+			for _, m := range f.GetMetric() {
+				var id int32
+				// A partition that has no watermark yet shows something far below zero, or zero.
+				if _, err := fmt.Sscan(label(m, "partition"), &id); err == nil && m.GetGauge().GetValue() > 0 {
+					watermarks[id] = int64(m.GetGauge().GetValue() * 1000)
+				}
+			}
+		}
+	}
+	return totals, watermarks
+}
+
+func addOutcome(t *httpapi.Totals, outcome string, n int64) {
+	switch outcome {
+	case "counted":
+		t.Counted += n
+	case "late":
+		t.Late += n
+	case "dead":
+		t.Dead += n
+	case "fenced":
+		t.Fenced += n
+	case "rekeyed":
+		t.Rekeyed += n
+	}
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+// awaitThrough returns when every reader has committed all there is: input, then loop, then results. It outlasts a broker
+// that does not answer and tells log of it.
+func (p *pipeline) awaitThrough(ctx context.Context, log *slog.Logger) error {
+	tick := time.NewTicker(throughPoll)
+	defer tick.Stop()
+	for {
+		s, err := p.Status(ctx)
+		if err == nil && behind(s) == 0 {
+			return nil
+		}
+		if err != nil {
+			log.Warn("ask for positions", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// throughPoll is how often awaitThrough looks.
+const throughPoll = 20 * time.Millisecond
+
+// behind is how many records were not read when the positions were taken.
+func behind(s httpapi.Status) int64 {
+	var lag int64
+	for _, t := range s.Topics {
+		for _, part := range t.Partitions {
+			lag += part.Lag
+		}
+	}
+	return lag
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"klgstream.dev/views"
+	"klgstream.dev/views/sink"
+	"klgstream.dev/views/sqlite"
+)
+
+// sinkCmd loads results into the store.
+type sinkCmd struct {
+	Kafka   `group:"kafka"`
+	Names   `group:"names"`
+	Store   `group:"store"`
+	SinkOps `group:"ops"`
+}
+
+func (c *sinkCmd) check() error { return checkAll(&c.Kafka, &c.Names, &c.Store, &c.SinkOps) }
+
+// Run loads until ctx ends.
+func (c *sinkCmd) Run(ctx context.Context, a *app) error {
+	store, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	l, err := listen(ctx, "sink-ops-addr", c.SinkOpsAddr)
+	if err != nil {
+		return err
+	}
+	o := newOps(a.log)
+	s, err := newSink(a, c.Kafka, c.Names, store, o.registry)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	o.watch("sink", s)
+	a.log.Info("sink", "brokers", c.Brokers, "group", c.SinkGroup, "store", maskURL(c.StoreURL), "operations", "http://"+l.Addr().String())
+	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
+		if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+			return err
+		}
+		return s.Run(ctx)
+	})
+}
+
+func newSink(a *app, k Kafka, n Names, store views.Store, reg prometheus.Registerer) (*sink.Sink, error) {
+	return sink.New(sink.Config{
+		Brokers: k.Brokers, Sarama: clientConfig(k), Group: n.SinkGroup, Store: store,
+		Topics: sink.Topics{Windows: n.Output, Late: n.Late, Dead: n.Dead},
+		Now:    a.now, Logger: a.log, Registerer: reg,
+	})
+}
+
+// open opens the store.
+func (s *Store) open(ctx context.Context) (views.Store, error) {
+	if file := s.file(); file != "" {
+		return sqlite.Open(ctx, sqlite.Config{Path: file})
+	}
+	return nil, fmt.Errorf("open store %q: this version keeps results in SQLite only, use --store-url sqlite:FILE", maskURL(s.StoreURL))
+}

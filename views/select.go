@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -368,7 +369,7 @@ func cursorValue(value any) *string {
 	case bool:
 		s = strconv.FormatBool(x)
 	case time.Time:
-		s = x.UTC().Format(time.RFC3339Nano)
+		s = strconv.FormatInt(x.UnixMicro(), 10) // RFC 3339 ends with the year 9999, windows do not
 	}
 	return &s
 }
@@ -401,13 +402,29 @@ func decodeCursor(view string, order []sortColumn, text string) ([]any, error) {
 		if c.Key[i] == nil {
 			continue
 		}
-		value, mend := o.parse(*c.Key[i])
-		if mend != "" {
-			return nil, fmt.Errorf("column %q: %s", o.Name, mend)
+		value, err := o.parseKey(*c.Key[i])
+		if err != nil {
+			return nil, fmt.Errorf("column %q: %w", o.Name, err)
 		}
 		key[i] = value
 	}
 	return key, nil
+}
+
+// parseKey reads a value that cursorValue wrote.
+func (c Column) parseKey(text string) (any, error) {
+	if c.Type == Timestamp {
+		micros, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || micros < MinTime*1000 || micros > MaxTime*1000 {
+			return nil, fmt.Errorf("not a moment: %.40q", text)
+		}
+		return time.UnixMicro(micros).UTC(), nil
+	}
+	value, mend := c.parse(text)
+	if mend != "" {
+		return nil, errors.New(mend)
+	}
+	return value, nil
 }
 
 // statement is SQL being written, with its arguments.

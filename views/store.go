@@ -69,7 +69,7 @@ func (b Batch) Validate() error {
 	var faults []error
 	for i := range b.Windows {
 		if err := checkWindow(&b.Windows[i]); err != nil {
-			faults = append(faults, fmt.Errorf("window %q of %q from %d: %w", b.Windows[i].Definition, b.Windows[i].Registration, b.Windows[i].Start, err))
+			faults = append(faults, fmt.Errorf("window %q of %q at %d: %w", b.Windows[i].Definition, b.Windows[i].Registration, b.Windows[i].Anchor(), err))
 		}
 	}
 	for _, letters := range [][]codecs.Letter{b.Late, b.Dead} {
@@ -111,7 +111,7 @@ func checkTimes(moments ...int64) error {
 }
 
 func compareWindows(a, b *codecs.Window) int {
-	return cmp.Or(cmp.Compare(a.Registration, b.Registration), cmp.Compare(a.Definition, b.Definition), cmp.Compare(a.Start, b.Start))
+	return cmp.Or(cmp.Compare(a.Registration, b.Registration), cmp.Compare(a.Definition, b.Definition), cmp.Compare(a.Anchor(), b.Anchor()))
 }
 
 func compareLetters(a, b *codecs.Letter) int {

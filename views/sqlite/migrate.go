@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 
+	sqlite "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"klgstream.dev/views"
 )
 
@@ -34,15 +37,25 @@ func migrate(ctx context.Context, tx *sql.Tx, shown []views.View) error {
 	var faults []error
 	for _, v := range shown {
 		if err := setView(ctx, tx, v); err != nil {
-			faults = append(faults, fmt.Errorf("view %q: %w", v.Name, err))
+			faults = append(faults, wrongView(v, err))
 		}
 	}
 	for _, v := range shown {
 		if err := checkView(ctx, tx, v); err != nil {
-			faults = append(faults, fmt.Errorf("view %q: %w", v.Name, err))
+			faults = append(faults, wrongView(v, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// wrongView names the view. Waiting mends a file that is locked or full, but no view that SQLite does not understand.
+func wrongView(v views.View, err error) error {
+	named := fmt.Errorf("view %q: %w", v.Name, err)
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if ok && e.Code()&0xff != sqlite3.SQLITE_ERROR || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return named
+	}
+	return views.Permanent(named)
 }
 
 func migrateTables(ctx context.Context, tx *sql.Tx) error {
@@ -55,7 +68,7 @@ func migrateTables(ctx context.Context, tx *sql.Tx) error {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if version > len(steps) {
-		return fmt.Errorf("schema version %d is newer than this program's %d: use the newer program, or another file", version, len(steps))
+		return views.Permanent(fmt.Errorf("schema version %d is newer than this program's %d: use the newer program, or another file", version, len(steps)))
 	}
 	for i, step := range steps[version:] {
 		text, err := fs.ReadFile(files, step)

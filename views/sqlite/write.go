@@ -27,6 +27,9 @@ func (s *Store) Write(ctx context.Context, b views.Batch) error {
 	if err := b.Validate(); err != nil {
 		return s.fault("write", err)
 	}
+	if err := ctx.Err(); err != nil {
+		return s.fault("write", err)
+	}
 	r := &request{batch: b, done: make(chan error, 1)}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, r)

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) views.Store) {
 		{"describes its views", describes},
 		{"keeps the highest revision (S2)", keepsHighest},
 		{"takes any order and repetition (S2)", takesAnyOrder},
+		{"tells cumulating windows apart", tellsCumulatingApart},
 		{"hides what was withdrawn (S3)", hidesWithdrawn},
 		{"keeps letters once (S4)", keepsLettersOnce},
 		{"gives typed values", givesTypes},
@@ -204,6 +205,23 @@ func takesAnyOrder(t *testing.T, s views.Store) {
 	want(t, "event_count", column(t, r, "event_count"), slices.Repeat([]any{int64(8)}, 5))
 	write(t, s, views.Batch{Windows: rows})
 	want(t, "rows after a replay", ask(t, s, views.Query{View: "aircraft_windows"}).Rows, r.Rows)
+}
+
+// tellsCumulatingApart has windows that share their start, as cumulating ones do, come in one batch.
+func tellsCumulatingApart(t *testing.T, s views.Store) {
+	var b views.Batch
+	for step := range int64(3) {
+		w := Window("N1", 0, step+1)
+		w.Definition, w.Kind, w.End = "cumulating:1h/1d", "cumulating", Base+(step+1)*hour
+		b.Windows = append(b.Windows, w)
+	}
+	write(t, s, b)
+	write(t, s, b)
+	r := ask(t, s, views.Query{View: "aircraft_windows"})
+	want(t, "event_count", column(t, r, "event_count"), []any{int64(1), int64(2), int64(3)})
+	want(t, "window_end", column(t, r, "window_end"), []any{views.Time(Base + hour), views.Time(Base + 2*hour), views.Time(Base + 3*hour)})
+	q := views.Query{View: "aircraft_windows", Limit: 1}
+	want(t, "windows walked", len(walk(t, s, q)), 3)
 }
 
 func hidesWithdrawn(t *testing.T, s views.Store) {

@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"klgstream.dev/codecs"
+	"klgstream.dev/processors/window"
+)
+
+// hands are a partition's clock: the watermarks of its sources, what came of them, and what others were told.
+//
+// The own source is the partition's input. Events of other sources come through the loop, and their watermark with
+// them: a partition that re-keys announces its own behind the events it covers. Until a source has spoken it holds the
+// watermark, so that a replica that starts early does not close windows on those that start late; one that does not
+// re-key says so once, at its first checkpoint, and holds nothing.
+type hands struct {
+	own       int32
+	others    bool // there are other sources
+	marks     *window.Watermarks
+	watermark int64   // the partition's, ms
+	start     int64   // watermark of the position this generation started from
+	fences    []int64 // per source, the largest offset seen through the loop
+
+	rekeys bool // this partition has sent events to others
+	spoken bool // it has told the others of its watermark
+	told   announcement
+	toldAt time.Time
+
+	now  int64     // processing time of the frame being folded, ms
+	last time.Time // when the input last had a record
+	idle bool      // the own source is idle
+}
+
+// announceEvery is the least time between two announcements of a watermark that only moved on.
+const announceEvery = 200 * time.Millisecond
+
+// restore sets the hands to what a position's metadata says (E5).
+func (h *hands) restore(own, count int32, c *Config, at clock) {
+	*h = hands{
+		own: own, others: !c.RekeyOff && count > 1, watermark: at.watermark, start: at.watermark,
+		rekeys: at.rekeys, spoken: at.spoken, last: c.Now(), fences: make([]int64, count),
+	}
+	for i := range h.fences {
+		h.fences[i] = -1
+	}
+	h.marks = window.NewWatermarks(c.Bound)
+	var known []window.Source
+	for _, s := range at.sources {
+		if s.partition >= 0 && s.partition < count {
+			h.fences[s.partition] = s.fence
+			known = append(known, window.Source{ID: s.partition, Status: window.Status(s.status), Watermark: s.watermark})
+		}
+	}
+	h.marks.Restore(at.watermark, known...)
+	h.marks.Expect(own)
+	for i := int32(0); h.others && i < count; i++ {
+		h.marks.Expect(i)
+	}
+}
+
+// clock is what restore needs.
+func (h *hands) clock() clock {
+	c := clock{watermark: h.watermark, rekeys: h.rekeys, spoken: h.spoken}
+	h.marks.Snapshot(func(s window.Source) {
+		c.sources = append(c.sources, sourceClock{s.ID, byte(s.Status), s.Watermark, h.fences[s.ID]})
+	})
+	return c
+}
+
+// ownWatermark is the own source's.
+func (h *hands) ownWatermark() int64 {
+	w := int64(math.MinInt64)
+	h.marks.Snapshot(func(s window.Source) {
+		if s.ID == h.own {
+			w = s.Watermark
+		}
+	})
+	return w
+}
+
+// heard notes that records came in.
+func (h *hands) heard(now time.Time, loop bool) {
+	h.now = now.UnixMilli()
+	if !loop {
+		h.last, h.idle = now, false
+	}
+}
+
+// observe moves the own source past an event.
+func (p *partition[E, S]) observe(t int64) {
+	p.hands.marks.Observe(p.id, t)
+	p.follow()
+}
+
+// hear takes another partition's announcement.
+func (p *partition[E, S]) hear(a *announcement) {
+	if a.partition < 0 || a.partition >= p.count || a.partition == p.id {
+		return
+	}
+	p.hands.marks.Announce(a.partition, a.watermark, a.idle)
+	p.follow()
+}
+
+// follow moves the partition's watermark to that of its sources and fires what is due.
+func (p *partition[E, S]) follow() {
+	w := p.hands.marks.Current()
+	if w <= p.hands.watermark {
+		return
+	}
+	p.hands.watermark = w
+	p.timers.Advance(w, p.fire)
+}
+
+// fire lets a key emit what the watermark has closed.
+func (p *partition[E, S]) fire(e *entry[S], due int64) {
+	if !e.alarm.Ring(due) || p.entries[e.key] != e {
+		return
+	}
+	l := p.liven(e)
+	p.topology.Advance(e.key, &l.state, p.hands.watermark, p.emit)
+	l.purged = max(l.purged, p.hands.watermark)
+	p.soil(e)
+	p.schedule(e)
+}
+
+// tick lets processing time have its say: an input that is read to its end and silent is idle, and when all are the
+// watermark follows the wall clock.
+func (p *partition[E, S]) tick(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.hands
+	if !h.idle && now.Sub(h.last) > p.config.IdleTimeout && p.readToEnd() {
+		h.idle = true
+		h.marks.Rest(p.id)
+	}
+	if p.config.Idle == IdleClock {
+		h.marks.Lift(now.UnixMilli() - p.config.Bound.Milliseconds() - 1)
+	}
+	p.follow()
+}
+
+func (p *partition[E, S]) readToEnd() bool {
+	return p.claim != nil && p.at.input >= p.claim.HighWaterMarkOffset()
+}
+
+// speak tells the other partitions of the own watermark, if there is something new to tell.
+func (p *partition[E, S]) speak(now time.Time) {
+	h := &p.hands
+	if !h.others || !p.claimed || !h.hasNews(now, p.moved) {
+		return
+	}
+	ann := announcement{p.id, h.ownWatermark(), h.idle || !h.rekeys}
+	header := ann.header()
+	for home := range p.count {
+		if home != p.id {
+			p.spoolFor(home).add(nil, nil, header)
+			p.pending += recordSize(nil, nil, nil)
+		}
+	}
+	h.told, h.toldAt, h.spoken = ann, now, true
+}
+
+// hasNews decides whether to speak: once at the start, then on each change between idle and active, and while
+// re-keying as the watermark moves on.
+func (h *hands) hasNews(now time.Time, moved bool) bool {
+	silent := h.idle || !h.rekeys
+	if !h.spoken {
+		return moved || h.idle
+	}
+	if silent {
+		return h.toldAt.IsZero() && h.idle && h.rekeys || !h.toldAt.IsZero() && !h.told.idle
+	}
+	return h.toldAt.IsZero() || h.told.idle || h.ownWatermark() > h.told.watermark && now.Sub(h.toldAt) >= announceEvery
+}
+
+// overdue reports whether a watermark that moved without records should be committed: once a second.
+func (p *partition[E, S]) overdue(now time.Time) bool {
+	return p.hands.watermark != p.committed.clock.watermark && now.Sub(p.savedAt) >= time.Second
+}
+
+// skewed reports whether an event lies too far ahead of the clock, and says so.
+func (p *partition[E, S]) skewed(t int64) (string, bool) {
+	limit := p.config.MaxFutureSkew.Milliseconds()
+	if limit < 0 || t-p.hands.now <= limit {
+		return "", false
+	}
+	return fmt.Sprintf("event time %s is more than %v ahead of the clock, %s (--max-future-skew)",
+		formatTime(t), p.config.MaxFutureSkew, formatTime(p.hands.now)), true
+}
+
+func lateDetail(t, watermark int64) string {
+	return fmt.Sprintf("event time %s, but the watermark is at %s and every window of the event is closed",
+		formatTime(t), formatTime(watermark))
+}
+
+func formatTime(ms int64) string { return string(codecs.AppendTime(nil, ms)) }

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// guard watches the changelogs of partitions that were taken over, for one session time-out (E7). A predecessor that was
+// paused does not write any more once half a session time-out has passed since its last proof of membership, but a write
+// it had begun may still arrive behind the recovered end of the changelog; compaction would then keep its state in place of
+// the newer one. What did not come from this run's outbox is therefore written over: the key's own state is published
+// again, and its results with it.
+func (r *run[E, S]) guard(ctx context.Context, s *session[E, S]) {
+	until := r.config.Now().Add(r.config.SessionTimeout)
+	for _, p := range s.partitions {
+		p.mu.Lock()
+		from := p.table + 1
+		p.mu.Unlock()
+		s.stopped.Go(func() {
+			if err := r.watch(ctx, p, from, until); err != nil && ctx.Err() == nil {
+				r.fail(fmt.Errorf("watch changelog %s/%d: %w", r.topics.table, p.id, err))
+			}
+		})
+	}
+}
+
+// watch reads the changelog's batches, which name their producer, until the time is up.
+func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, until time.Time) error {
+	for ctx.Err() == nil && r.config.Now().Before(until) {
+		batches, err := r.fetchTable(p.id, next)
+		if err != nil {
+			if !repeatable(err) {
+				return err
+			}
+			if pause(ctx, 100*time.Millisecond) != nil {
+				return nil
+			}
+			continue
+		}
+		for _, b := range batches {
+			if b.ProducerID != r.outbox.producer.id {
+				p.overwrite(b.Records)
+			}
+			next = max(next, b.LastOffset()+1)
+		}
+	}
+	return nil
+}
+
+// fetchTable is one fetch of the group table from an offset, waiting up to 250 ms for something to be there.
+func (r *run[E, S]) fetchTable(id int32, from int64) ([]*sarama.RecordBatch, error) {
+	leader, err := r.reader.Leader(r.topics.table, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := open(leader, r.reader.Config()); err != nil {
+		return nil, err
+	}
+	req := &sarama.FetchRequest{Version: 7, MaxWaitTime: 250, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
+	req.AddBlock(r.topics.table, id, from, 1<<20, -1)
+	resp, err := leader.Fetch(req)
+	if err != nil {
+		_ = leader.Close()
+		return nil, err
+	}
+	block := resp.GetBlock(r.topics.table, id)
+	switch {
+	case block == nil:
+		return nil, sarama.ErrIncompleteResponse
+	case errors.Is(block.Err, sarama.ErrOffsetOutOfRange): // compacted or deleted beyond: go on from what is there
+		return nil, nil
+	case block.Err != sarama.ErrNoError:
+		return nil, block.Err
+	}
+	var out []*sarama.RecordBatch
+	for _, set := range block.RecordsSet {
+		if set.RecordBatch != nil {
+			out = append(out, set.RecordBatch)
+		}
+	}
+	return out, nil
+}
+
+// overwrite publishes the own state of foreign records' keys again.
+func (p *partition[E, S]) overwrite(records []*sarama.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, rec := range records {
+		e := p.entries[string(rec.Key)]
+		if e == nil || !p.claimed {
+			continue
+		}
+		l := p.liven(e)
+		p.topology.Touch(&l.state)
+		p.soil(e)
+		p.metrics.all.overwritten.Inc()
+	}
+}

@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what a processor shows Prometheus. Outcomes of events are counted per checkpoint, not per event.
+type metrics struct {
+	events      *prometheus.CounterVec
+	watermark   *prometheus.GaugeVec
+	lag         *prometheus.GaugeVec
+	keys        *prometheus.GaugeVec
+	records     *prometheus.CounterVec
+	bytes       *prometheus.CounterVec
+	dirty       prometheus.Histogram
+	checkpoint  prometheus.Histogram
+	rebalances  prometheus.Counter
+	failures    prometheus.Counter
+	overwritten prometheus.Counter
+}
+
+// newMetrics registers them.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	const ns = "klgstream"
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Name: name, Help: help}, []string{"partition"})
+	}
+	count := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help})
+	}
+	m := &metrics{
+		events: vec("events_total", "Events by what became of them: counted, late, dead, fenced (delivered again, already counted), rekeyed (passed on to the partition of their key).",
+			"partition", "outcome"),
+		watermark: gauge("watermark_seconds", "The partition's watermark as seconds since the epoch."),
+		lag:       gauge("input_lag_records", "Records of the input topic not folded yet."),
+		keys:      gauge("table_keys", "Keys in the partition's group table."),
+		records:   vec("written_records_total", "Records acknowledged, by kind: table, loop, output, late, dead.", "kind"),
+		bytes:     vec("written_bytes_total", "Bytes of records acknowledged, before compression.", "kind"),
+		dirty: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: ns, Name: "checkpoint_keys", Help: "Changed keys in a partition's part of a checkpoint.",
+			NativeHistogramBucketFactor: 1.2, Buckets: prometheus.ExponentialBuckets(1, 8, 7),
+		}),
+		checkpoint: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: ns, Name: "checkpoint_duration_seconds", Help: "Time of a checkpoint from cut to commit.",
+			NativeHistogramBucketFactor: 1.2, Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		rebalances:  count("rebalances_total", "Generations of the consumer group this replica took part in."),
+		failures:    count("run_failures_total", "Runs that ended with an error and were started again from the log."),
+		overwritten: count("foreign_table_records_total", "Records of a predecessor found in the own changelog after a takeover and written over."),
+	}
+	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.records, m.bytes, m.dirty, m.checkpoint, m.rebalances, m.failures, m.overwritten)
+	return m
+}
+
+func (m *metrics) checkpointed(d time.Duration) { m.checkpoint.Observe(d.Seconds()) }
+
+// partitionMetrics is one partition's part.
+type partitionMetrics struct {
+	all                                  *metrics
+	counted, late, dead, fenced, rekeyed prometheus.Counter
+	watermark, lag, keys                 prometheus.Gauge
+}
+
+func (m *metrics) partition(id int32) *partitionMetrics {
+	p := strconv.Itoa(int(id))
+	outcome := func(o string) prometheus.Counter { return m.events.WithLabelValues(p, o) }
+	return &partitionMetrics{
+		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
+		rekeyed: outcome("rekeyed"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
+	}
+}
+
+// acknowledged publishes what a checkpoint made durable.
+func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
+	m.counted.Add(float64(o.counted))
+	m.late.Add(float64(o.late))
+	m.dead.Add(float64(o.dead))
+	m.fenced.Add(float64(o.fenced))
+	m.rekeyed.Add(float64(o.rekeyed))
+	add := func(kind string, sp *spool) {
+		m.all.records.WithLabelValues(kind).Add(float64(len(sp.records)))
+		m.all.bytes.WithLabelValues(kind).Add(float64(sp.bytes))
+	}
+	add("table", &s.table)
+	add("output", &s.out)
+	add("late", &s.late)
+	add("dead", &s.dead)
+	for _, l := range s.loop {
+		add("loop", l)
+	}
+}
+
+// outcomes counts events by what became of them between two cuts.
+type outcomes struct{ counted, late, dead, fenced, rekeyed int }

@@ -1,0 +1,410 @@
+package engine
+
+import (
+	"cmp"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"klgstream.dev/codecs"
+	"klgstream.dev/processors/window"
+)
+
+// Reasons of letters that the engine itself gives; a topology's decoder has its own.
+const (
+	ReasonLate           = "late"
+	ReasonFuture         = "future"
+	ReasonWrongPartition = "wrong_partition"
+	ReasonUndecodable    = "undecodable"
+	ReasonLoop           = "foreign_loop_record"
+)
+
+// entry is one key of a partition. A key no window of which is open is kept as the bytes of its last record.
+type entry[S any] struct {
+	key   string
+	raw   []byte
+	live  *live[S] // nil while raw
+	alarm window.Alarm
+	dirty bool
+}
+
+// live is a key's decoded record.
+type live[S any] struct {
+	state     S
+	fences    []codecs.Source // E3, ordered by partition
+	purged    int64           // E4
+	undecided []codecs.Source // late, and the late record may not be acknowledged
+	inCut     int             // how many of undecided the cut being written holds
+}
+
+// partition is one partition of the job: its keys, their timers, its clock, and what it has to write. Folding (goka's
+// partition loop), the checkpointer and readers share it under mu.
+type partition[E, S any] struct {
+	id      int32
+	count   int32 // partitions of the input
+	config  *Config
+	topics  *topics
+	metrics *partitionMetrics
+
+	mu       sync.Mutex
+	released *sync.Cond // a cut was taken, or the run has failed
+	failed   error
+
+	topology Topology[E, S]
+	event    E
+	record   Record
+	entries  map[string]*entry[S]
+	table    int64 // changelog offset the entries reflect; -1 = none
+
+	claimed bool                      // this generation folds it
+	claim   sarama.ConsumerGroupClaim // of the input
+	at      position
+	timers  window.Timers[*entry[S]]
+	hands   hands
+
+	kick       func()
+	dirty      []*entry[S]
+	spareDirty []*entry[S]
+	open       *spools
+	spare      *spools
+	pending    int  // bytes in open that folding put there
+	moved      bool // a position moved since the last cut
+	committed  position
+	savedAt    time.Time // when the last cut was taken
+
+	outcomes                outcomes
+	stateBytes, recordBytes []byte // encode's scratch
+}
+
+// topics are a job's topics with the number of partitions of those that letters are spread over.
+type topics struct {
+	input, loop, table, output, late, dead string
+	latePartitions, deadPartitions         int32
+}
+
+func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[E, S], m *partitionMetrics, kick func()) *partition[E, S] {
+	p := &partition[E, S]{
+		id: id, count: count, config: c, topics: t, metrics: m, topology: top, kick: kick,
+		entries: make(map[string]*entry[S]), table: -1,
+	}
+	p.released = sync.NewCond(&p.mu)
+	p.open, p.spare = p.newSpools(), p.newSpools()
+	return p
+}
+
+func (p *partition[E, S]) newSpools() *spools {
+	s := &spools{loop: make(map[int32]*spool)}
+	s.table.to = topicPartition{p.topics.table, p.id}
+	s.out.to = topicPartition{p.topics.output, p.id}
+	s.dead.to = topicPartition{p.topics.dead, p.id % p.topics.deadPartitions}
+	s.late.to = topicPartition{p.topics.late, p.id % p.topics.latePartitions}
+	return s
+}
+
+// begin makes the partition ready to fold from a committed position (E5). Its table is recovered afterwards.
+func (p *partition[E, S]) begin(at position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at, p.claimed, p.failed = at, true, nil
+	p.timers = window.Timers[*entry[S]]{}
+	p.hands.restore(p.id, p.count, p.config, at.clock)
+	p.committed = at
+	for _, e := range p.entries { // kept from an earlier generation
+		e.alarm = window.Alarm{}
+		p.revive(e)
+	}
+}
+
+// revive schedules an entry that was recovered or kept, once what is committed counts as published.
+func (p *partition[E, S]) revive(e *entry[S]) {
+	if e.live == nil {
+		var env codecs.Envelope
+		if env.Parse(e.raw) == nil && env.Purged <= p.hands.start {
+			p.timers.Schedule(e, &e.alarm, env.Due)
+			return
+		}
+		p.liven(e) // the run that wrote it may not have published what it closed
+	} else {
+		p.topology.Settle(&e.live.state, p.hands.start)
+	}
+	p.schedule(e)
+}
+
+func (p *partition[E, S]) schedule(e *entry[S]) {
+	p.timers.Schedule(e, &e.alarm, p.topology.Due(&e.live.state))
+}
+
+// end stops folding; what was folded and not written stays dirty.
+func (p *partition[E, S]) end() {
+	p.mu.Lock()
+	p.claimed, p.claim = false, nil
+	p.mu.Unlock()
+}
+
+// fail wakes whoever waits for a cut (E2).
+func (p *partition[E, S]) fail(err error) {
+	p.mu.Lock()
+	p.failed = err
+	p.released.Broadcast()
+	p.mu.Unlock()
+}
+
+var errNotClaimed = errors.New("fold: the partition is not claimed")
+
+// process folds one frame.
+func (p *partition[E, S]) process(fr *frame, loop bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.claimed {
+		return errNotClaimed
+	}
+	take := p.takeInput
+	if loop {
+		take = p.takeLoop
+	}
+	p.hands.heard(p.config.Now(), loop)
+	for _, m := range fr.records {
+		take(m)
+		if p.full() {
+			if err := p.wait(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *partition[E, S]) full() bool {
+	return len(p.dirty) >= p.config.MaxDirty || p.pending >= p.config.MaxPending
+}
+
+// wait blocks until a cut has made room or the run has failed.
+func (p *partition[E, S]) wait() error {
+	for p.full() && p.failed == nil {
+		p.kick()
+		p.released.Wait()
+	}
+	return p.failed
+}
+
+// takeInput handles one record of the input topic.
+func (p *partition[E, S]) takeInput(m *sarama.ConsumerMessage) {
+	p.at.input, p.moved = m.Offset+1, true
+	src := source{p.id, m.Offset}
+	if err := p.decode(m); err != nil {
+		p.bury(src, m, reasonOf(err), err.Error(), math.MinInt64)
+		return
+	}
+	t := p.topology.Time(&p.event)
+	if limit, ok := p.skewed(t); ok {
+		p.bury(src, m, ReasonFuture, limit, t)
+		return
+	}
+	key := p.topology.Key(&p.event)
+	if home := PartitionOf(key, p.count); home != p.id {
+		p.forward(home, key, src, m, t)
+	} else {
+		p.fold(key, t, src, m)
+	}
+	p.observe(t)
+}
+
+func (p *partition[E, S]) decode(m *sarama.ConsumerMessage) error {
+	p.record = Record{m.Key, m.Value, m.Timestamp}
+	return p.topology.Decode(&p.event, &p.record)
+}
+
+// takeLoop handles one record of the loop topic: a re-keyed event or another partition's watermark.
+func (p *partition[E, S]) takeLoop(m *sarama.ConsumerMessage) {
+	p.at.loop, p.moved = m.Offset+1, true
+	src, ann, err := parseLoop(m)
+	switch {
+	case err == nil && ann != nil:
+		p.hear(ann)
+		return
+	case err == nil && (src.partition < 0 || src.partition >= p.count):
+		err = errors.New("source partition out of range")
+	}
+	if err != nil {
+		p.bury(source{-1, m.Offset}, m, ReasonLoop, err.Error(), math.MinInt64)
+		return
+	}
+	if src.offset <= p.hands.fences[src.partition] { // a repeat of what came through already (E7)
+		p.outcomes.fenced++
+		return
+	}
+	p.hands.fences[src.partition] = src.offset
+	if err := p.decode(m); err != nil {
+		p.bury(src, m, reasonOf(err), err.Error(), math.MinInt64)
+		return
+	}
+	p.fold(p.topology.Key(&p.event), p.topology.Time(&p.event), src, m)
+}
+
+// fold adds the decoded event to its key's state.
+func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.ConsumerMessage) {
+	e := p.entries[string(key)]
+	if e == nil {
+		e = p.create(string(key))
+	}
+	l := p.liven(e)
+	if f := fenceOf(l, src.partition); f != nil && src.offset <= f.Offset {
+		p.refold(e, t, src, m)
+		return
+	} else if f != nil {
+		f.Offset = src.offset
+	} else {
+		l.fences = insertSource(l.fences, codecs.Source{Partition: src.partition, Offset: src.offset})
+	}
+	if p.topology.Fold(&l.state, max(p.hands.watermark, l.purged), &p.event) {
+		p.outcomes.counted++
+		p.schedule(e)
+	} else {
+		l.undecided = append(l.undecided, codecs.Source{Partition: src.partition, Offset: src.offset})
+		p.late(src, m, t)
+	}
+	p.soil(e)
+}
+
+// refold is the fence (E3): a redelivered event changes nothing, but all it may have caused is published again.
+func (p *partition[E, S]) refold(e *entry[S], t int64, src source, m *sarama.ConsumerMessage) {
+	p.outcomes.fenced++
+	for _, u := range e.live.undecided {
+		if u.Partition == src.partition && u.Offset == src.offset {
+			p.late(src, m, t)
+			break
+		}
+	}
+	p.topology.Touch(&e.live.state)
+	p.soil(e)
+}
+
+func fenceOf[S any](l *live[S], partition int32) *codecs.Source {
+	for i := range l.fences {
+		if l.fences[i].Partition == partition {
+			return &l.fences[i]
+		}
+	}
+	return nil
+}
+
+// insertSource keeps fences ordered by partition.
+func insertSource(fences []codecs.Source, s codecs.Source) []codecs.Source {
+	i, _ := slices.BinarySearchFunc(fences, s, func(a, b codecs.Source) int { return cmp.Compare(a.Partition, b.Partition) })
+	return slices.Insert(fences, i, s)
+}
+
+func (p *partition[E, S]) create(key string) *entry[S] {
+	e := &entry[S]{key: key, live: &live[S]{purged: math.MinInt64}}
+	p.entries[key] = e
+	return e
+}
+
+// liven decodes an entry that is kept as bytes.
+func (p *partition[E, S]) liven(e *entry[S]) *live[S] {
+	if e.live != nil {
+		return e.live
+	}
+	l := &live[S]{purged: math.MinInt64}
+	var env codecs.Envelope
+	if err := env.Parse(e.raw); err != nil {
+		// The store has parsed these bytes before it took them in.
+		panic("engine: entry " + e.key + ": " + err.Error())
+	}
+	l.fences = append(l.fences, env.Sources...)
+	l.undecided = append(l.undecided, env.Undecided...)
+	l.purged = env.Purged
+	if err := p.topology.Parse(&l.state, env.State, env.Purged); err != nil {
+		panic("engine: entry " + e.key + ": " + err.Error())
+	}
+	p.topology.Settle(&l.state, p.hands.start)
+	e.live, e.raw = l, nil
+	return l
+}
+
+// soil puts an entry on the list of the next cut.
+func (p *partition[E, S]) soil(e *entry[S]) {
+	if !e.dirty {
+		e.dirty = true
+		p.dirty = append(p.dirty, e)
+	}
+}
+
+// forward passes an event on to the partition of its key.
+func (p *partition[E, S]) forward(home int32, key []byte, src source, m *sarama.ConsumerMessage, t int64) {
+	if p.config.RekeyOff {
+		p.bury(src, m, ReasonWrongPartition, "the producer's partitioner does not place keys as Kafka's default does, and re-keying is off", t)
+		return
+	}
+	p.hands.rekeys = true
+	p.spoolFor(home).add(key, m.Value, src.header())
+	p.pending += recordSize(key, m.Value, nil)
+	p.outcomes.rekeyed++
+}
+
+func (p *partition[E, S]) spoolFor(home int32) *spool {
+	s := p.open.loop[home]
+	if s == nil {
+		s = &spool{to: topicPartition{p.topics.loop, home}}
+		p.open.loop[home] = s
+	}
+	return s
+}
+
+// emit takes a result of the topology.
+func (p *partition[E, S]) emit(key, value []byte) {
+	p.open.out.add(key, value)
+	p.pending += recordSize(key, value, nil)
+}
+
+// bury writes a dead letter.
+func (p *partition[E, S]) bury(src source, m *sarama.ConsumerMessage, reason, detail string, t int64) {
+	p.outcomes.dead++
+	p.post(&p.open.dead, src, m, reason, detail, t)
+}
+
+// late writes a late event.
+func (p *partition[E, S]) late(src source, m *sarama.ConsumerMessage, t int64) {
+	p.outcomes.late++
+	p.post(&p.open.late, src, m, ReasonLate, lateDetail(t, p.hands.watermark), t)
+}
+
+// post keeps the original bytes of a record, with where it came from and why it is where it goes.
+func (p *partition[E, S]) post(to *spool, src source, m *sarama.ConsumerMessage, reason, detail string, t int64) {
+	topic := p.topics.input
+	if src.partition < 0 {
+		topic, src.partition = p.topics.loop, p.id
+	}
+	letter := codecs.Letter{
+		Reason: reason, Detail: detail, Topic: topic, Partition: src.partition, Offset: src.offset, EventTime: t,
+		Key: m.Key, Value: m.Value,
+	}
+	if t != math.MinInt64 {
+		letter.Registration = string(p.topology.Key(&p.event))
+	}
+	headers := letterHeaders(&letter)
+	to.add(m.Key, m.Value, headers...)
+	p.pending += recordSize(m.Key, m.Value, headers)
+}
+
+func letterHeaders(l *codecs.Letter) []*sarama.RecordHeader {
+	hs := l.Headers()
+	out := make([]*sarama.RecordHeader, len(hs))
+	for i, h := range hs {
+		out[i] = &sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value}
+	}
+	return out
+}
+
+// reasonOf is the machine-readable reason of a decoder's error.
+func reasonOf(err error) string {
+	var r interface{ Reason() string }
+	if errors.As(err, &r) {
+		return r.Reason()
+	}
+	return ReasonUndecodable
+}

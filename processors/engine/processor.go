@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Processor runs a job until its context ends: one run after another, each from the log (E2).
+type Processor struct {
+	config  Config
+	job     names
+	start   func(ctx context.Context, healthy func()) error
+	metrics *metrics
+
+	mu      sync.Mutex
+	problem error // nil while the partitions are folded
+}
+
+// names is what the supervisor says of a job.
+type names struct{ group string }
+
+// New prepares a processor; nothing is connected before Run.
+func New[E, S any](c Config, job Job[E, S]) (*Processor, error) {
+	if err := errors.Join(c.Validate(), job.validate()); err != nil {
+		return nil, fmt.Errorf("configure processor %q: %w", job.Group, err)
+	}
+	c = c.withDefaults()
+	p := &Processor{
+		config: c, job: names{job.Group}, metrics: newMetrics(c.Registerer),
+		problem: errors.New("not started"),
+	}
+	p.start = func(ctx context.Context, healthy func()) error {
+		r, err := newRun(p, &c, &job)
+		if err != nil {
+			return err
+		}
+		return r.run(ctx, healthy)
+	}
+	return p, nil
+}
+
+// validate names every missing part.
+func (j *Job[E, S]) validate() error {
+	var faults []error
+	for _, f := range []struct{ name, value string }{
+		{"group", j.Group}, {"input", j.Input}, {"output", j.Output}, {"late", j.Late}, {"dead", j.Dead},
+	} {
+		if f.value == "" {
+			faults = append(faults, fmt.Errorf("job: %s is empty", f.name))
+		}
+	}
+	if j.New == nil {
+		faults = append(faults, errors.New("job: no topology"))
+	}
+	return errors.Join(faults...)
+}
+
+// Run processes until ctx ends, which is no error. A run that fails is started again after a pause; a start that is
+// refused is not: it returns the [RefusalError].
+func (p *Processor) Run(ctx context.Context) error {
+	log := p.config.Logger.With("group", p.job.group)
+	for failures := 0; ; {
+		began := p.config.Now()
+		err := p.start(ctx, func() { p.report(nil) })
+		if ctx.Err() != nil {
+			p.report(errors.New("stopped"))
+			if err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("stop processor %s: %w", p.job.group, err)
+			}
+			return nil
+		}
+		var refusal *RefusalError
+		if errors.As(err, &refusal) {
+			p.report(err)
+			return fmt.Errorf("start processor %s: %w", p.job.group, refusal)
+		}
+		if err == nil {
+			err = errors.New("the run ended by itself")
+		}
+		if p.config.Now().Sub(began) > time.Minute {
+			failures = 0
+		}
+		wait := p.backoff(failures)
+		failures++
+		p.report(fmt.Errorf("restarting: %w", err))
+		p.metrics.failures.Inc()
+		log.Error("run ended, starting again from the log", "error", err, "pause", wait, "failures", failures)
+		if pause(ctx, wait) != nil {
+			return nil
+		}
+	}
+}
+
+// backoff doubles with each failure up to the limit, spread by ± 25 % so that replicas do not return in step.
+func (p *Processor) backoff(failures int) time.Duration {
+	d := p.config.Backoff << min(failures, 20)
+	if d > p.config.MaxBackoff || d <= 0 {
+		d = p.config.MaxBackoff
+	}
+	return d*3/4 + rand.N(d/2+1)
+}
+
+func (p *Processor) report(problem error) {
+	p.mu.Lock()
+	p.problem = problem
+	p.mu.Unlock()
+}
+
+// Ready is nil while the group's assigned partitions are recovered and folded; else it says what is missing.
+func (p *Processor) Ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.problem
+}
+
+// gokaLogger passes goka's log on: its chatter as debug.
+type gokaLogger struct{ log *slog.Logger }
+
+func (g gokaLogger) Print(v ...any)                 { g.log.Debug(fmt.Sprint(v...)) }
+func (g gokaLogger) Println(v ...any)               { g.log.Debug(fmt.Sprintln(v...)) }
+func (g gokaLogger) Printf(format string, v ...any) { g.log.Debug(fmt.Sprintf(format, v...)) }
+func (g gokaLogger) Debugf(string, ...any)          {}

@@ -1,0 +1,130 @@
+package engine
+
+import "github.com/IBM/sarama"
+
+// topicPartition names one partition of one topic.
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// spool keeps records for one topic partition between a cut and their acknowledgement. Keys and values are copied into
+// chunks that are used again after reset.
+type spool struct {
+	to      topicPartition
+	chunks  [][]byte
+	current int
+	records []sarama.Record
+	bytes   int
+
+	pointers []*sarama.Record // the outbox's scratch
+}
+
+const chunkSize = 64 << 10
+
+// copy puts b into the current chunk, or into one of its own if it is large.
+func (s *spool) copy(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	if len(b) > chunkSize/4 {
+		return append([]byte(nil), b...)
+	}
+	for {
+		if s.current == len(s.chunks) {
+			s.chunks = append(s.chunks, make([]byte, 0, chunkSize))
+		}
+		c := s.chunks[s.current]
+		if n := len(c); cap(c)-n >= len(b) {
+			c = append(c, b...)
+			s.chunks[s.current] = c
+			return c[n:len(c):len(c)]
+		}
+		s.current++
+	}
+}
+
+// add copies a record into the spool.
+func (s *spool) add(key, value []byte, headers ...*sarama.RecordHeader) {
+	s.records = append(s.records, sarama.Record{Key: s.copy(key), Value: s.copy(value), Headers: headers})
+	s.bytes += recordSize(key, value, headers)
+}
+
+// recordSize is an upper bound of the bytes a record takes in a batch.
+func recordSize(key, value []byte, headers []*sarama.RecordHeader) int {
+	n := len(key) + len(value) + 36
+	for _, h := range headers {
+		n += len(h.Key) + len(h.Value) + 10
+	}
+	return n
+}
+
+// reset empties the spool and keeps its memory, except after a burst.
+func (s *spool) reset() {
+	const keep = 64 // chunks, 4 MiB
+	if len(s.chunks) > keep {
+		s.chunks, s.records, s.pointers = nil, nil, nil
+	}
+	for i := range s.chunks {
+		s.chunks[i] = s.chunks[i][:0]
+	}
+	clear(s.records)
+	s.records, s.current, s.bytes = s.records[:0], 0, 0
+}
+
+// spools are the records one partition caused between two cuts.
+type spools struct {
+	table spool            // group table: states
+	loop  map[int32]*spool // re-keyed events and announcements, by destination partition
+	dead  spool
+	out   spool
+	late  spool
+}
+
+func (s *spools) reset() {
+	s.table.reset()
+	for _, l := range s.loop {
+		l.reset()
+	}
+	s.dead.reset()
+	s.out.reset()
+	s.late.reset()
+}
+
+// records counts all of them; bytes their size.
+func (s *spools) size() (records, bytes int) {
+	for _, sp := range append(s.first(nil), s.second(nil)...) {
+		records += len(sp.records)
+		bytes += sp.bytes
+	}
+	return records, bytes
+}
+
+// pending is the size of what folding itself has put in: it bounds memory between cuts.
+func (s *spools) pending() int {
+	n := s.dead.bytes + s.out.bytes + s.late.bytes
+	for _, l := range s.loop {
+		n += l.bytes
+	}
+	return n
+}
+
+// first are the spools to be acknowledged before anything of second is sent.
+func (s *spools) first(dst []*spool) []*spool {
+	dst = appendFilled(dst, &s.table)
+	for _, l := range s.loop {
+		dst = appendFilled(dst, l)
+	}
+	return appendFilled(dst, &s.dead)
+}
+
+func (s *spools) second(dst []*spool) []*spool {
+	return appendFilled(appendFilled(dst, &s.out), &s.late)
+}
+
+func appendFilled(dst []*spool, s *spool) []*spool {
+	if len(s.records) == 0 {
+		return dst
+	}
+	return append(dst, s)
+}

@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/lovoo/goka/storage"
+
+	"klgstream.dev/codecs"
+)
+
+// store is a partition as goka's table storage: recovery fills it, goka's Get and iterators read it. Writing is the
+// checkpoint's alone.
+type store[E, S any] struct{ p *partition[E, S] }
+
+var _ storage.Storage = store[any, any]{}
+
+// Open has nothing to do: a partition is kept across generations (E6).
+func (s store[E, S]) Open() error { return nil }
+
+// Close keeps the partition; run drops it when it may no longer be true.
+func (s store[E, S]) Close() error { return nil }
+
+// Set takes a changelog record during recovery.
+func (s store[E, S]) Set(key string, value []byte) error {
+	var env codecs.Envelope
+	if err := env.Parse(value); err != nil {
+		return fmt.Errorf("recover %s/%d key %q: %w", s.p.topics.table, s.p.id, key, err)
+	}
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	e := s.p.entries[key]
+	if e == nil {
+		e = &entry[S]{key: key}
+		s.p.entries[key] = e
+	} else if s.p.older(&env, e) {
+		return nil
+	}
+	e.raw, e.live = append(e.raw[:0], value...), nil
+	if s.p.claimed {
+		s.p.revive(e)
+	}
+	return nil
+}
+
+// older reports whether a record is behind what is known of its key (E6): no source further, at least one behind.
+func (p *partition[E, S]) older(env *codecs.Envelope, e *entry[S]) bool {
+	known := e.fences()
+	behind := false
+	for _, k := range known {
+		at := int64(-1)
+		for _, s := range env.Sources {
+			if s.Partition == k.Partition {
+				at = s.Offset
+			}
+		}
+		if at > k.Offset {
+			return false
+		}
+		behind = behind || at < k.Offset
+	}
+	for _, s := range env.Sources {
+		if !hasSource(known, s.Partition) {
+			return false
+		}
+	}
+	return behind
+}
+
+func (e *entry[S]) fences() []codecs.Source {
+	if e.live != nil {
+		return e.live.fences
+	}
+	var env codecs.Envelope
+	if env.Parse(e.raw) != nil {
+		return nil
+	}
+	return env.Sources
+}
+
+func hasSource(sources []codecs.Source, partition int32) bool {
+	for _, s := range sources {
+		if s.Partition == partition {
+			return true
+		}
+	}
+	return false
+}
+
+// Delete takes a tombstone during recovery.
+func (s store[E, S]) Delete(key string) error {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	delete(s.p.entries, key)
+	return nil
+}
+
+// Has reports whether the key has a state.
+func (s store[E, S]) Has(key string) (bool, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	_, ok := s.p.entries[key]
+	return ok, nil
+}
+
+// Get is the key's record as the group table would hold it now; nil if there is none.
+func (s store[E, S]) Get(key string) ([]byte, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	e := s.p.entries[key]
+	if e == nil {
+		return nil, nil
+	}
+	return bytes.Clone(s.p.encode(e)), nil
+}
+
+// GetOffset is the changelog offset the store reflects.
+func (s store[E, S]) GetOffset(def int64) (int64, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.p.table < 0 {
+		return def, nil
+	}
+	return s.p.table, nil
+}
+
+// SetOffset is told by recovery after each record.
+func (s store[E, S]) SetOffset(offset int64) error {
+	s.p.mu.Lock()
+	s.p.table = offset
+	s.p.mu.Unlock()
+	return nil
+}
+
+// MarkRecovered is the end of recovery.
+func (s store[E, S]) MarkRecovered() error { return nil }
+
+// Iterator goes over all keys in order, as of now.
+func (s store[E, S]) Iterator() (storage.Iterator, error) { return s.IteratorWithRange(nil, nil) }
+
+// IteratorWithRange goes over the keys of [start, limit); nil is unbounded.
+func (s store[E, S]) IteratorWithRange(start, limit []byte) (storage.Iterator, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	it := &iterator{at: -1}
+	for k := range s.p.entries {
+		if k >= string(start) && (limit == nil || k < string(limit)) {
+			it.keys = append(it.keys, k)
+		}
+	}
+	sort.Strings(it.keys)
+	it.get = s.Get
+	return it, nil
+}
+
+// iterator walks over a snapshot of the keys and reads each value when it is asked for.
+type iterator struct {
+	keys []string
+	at   int
+	get  func(string) ([]byte, error)
+}
+
+func (i *iterator) Next() bool { i.at++; return i.at < len(i.keys) }
+func (i *iterator) Err() error { return nil }
+func (i *iterator) Release()   {}
+func (i *iterator) Key() []byte {
+	if i.at < 0 || i.at >= len(i.keys) {
+		return nil
+	}
+	return []byte(i.keys[i.at])
+}
+
+func (i *iterator) Value() ([]byte, error) {
+	if i.at < 0 || i.at >= len(i.keys) {
+		return nil, errors.New("read iterator: not on a key")
+	}
+	return i.get(i.keys[i.at])
+}
+
+func (i *iterator) Seek(key []byte) bool {
+	i.at = sort.SearchStrings(i.keys, string(key))
+	return i.at < len(i.keys)
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"mime"
@@ -22,6 +23,11 @@ func (a *API) routePage() error {
 	if err != nil {
 		return fmt.Errorf("open page: %w", err)
 	}
+	about, err := a.about()
+	if err != nil {
+		return err
+	}
+	a.mux.HandleFunc("GET /page/about.json", servePage("about.json", about))
 	return fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -40,6 +46,18 @@ func (a *API) routePage() error {
 		a.mux.HandleFunc(route, servePage(name, body))
 		return nil
 	})
+}
+
+// about is what the page needs to know before it may ask the API: no data, so no key.
+func (a *API) about() ([]byte, error) {
+	body, err := json.Marshal(map[string]any{
+		"version": a.cfg.Version, "store": a.cfg.Store.Name(), "keys": len(a.secrets) > 0,
+		"pipeline": a.cfg.Pipeline != nil, "registry": a.cfg.Registry != nil, "live": a.cfg.Live != nil,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode what the page needs to know: %w", err)
+	}
+	return body, nil
 }
 
 // servePage answers with one file. Browsers ask each time whether it changed, so an upgrade is seen at once.

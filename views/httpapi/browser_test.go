@@ -1,0 +1,387 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"klgstream.dev/codecs"
+)
+
+// The environment of these tests: KLGSTREAM_REQUIRE_BROWSER=1 makes a missing Chromium a failure, KLGSTREAM_SCREENSHOTS
+// names a directory to leave screenshots in.
+
+// browser is a Chromium tab on the page of a demo, and what went wrong in it.
+type browser struct {
+	*demo
+	t   *testing.T
+	ctx context.Context
+	url string
+
+	mu     sync.Mutex
+	faults []string
+	hosts  map[string]bool
+}
+
+func chromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("KLGSTREAM_REQUIRE_BROWSER") == "1" {
+		t.Fatal("no Chromium found: install it, or leave KLGSTREAM_REQUIRE_BROWSER out")
+	}
+	t.Skip("no Chromium found: install it to run this test")
+	return ""
+}
+
+type lockedLive struct {
+	mu *sync.Mutex
+	demoLive
+}
+
+func (l lockedLive) Windows(_ context.Context, registration string) ([]codecs.Window, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.windows(registration), nil
+}
+
+func newBrowser(t *testing.T, width, height int64, change ...func(*Config)) *browser {
+	t.Helper()
+	path := chromium(t)
+	b := &browser{t: t, hosts: map[string]bool{}}
+	var registry *fakeRegistry
+	changes := append([]func(*Config){withRegistry(&registry), func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+		c.Limits.Interval = 50 * time.Millisecond
+		c.Live = lockedLive{&b.mu, demoLive{&b.demo}}
+	}}, change...)
+	b.demo = newDemo(newRig(t, changes...), registry)
+	b.serve()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(int(width), int(height)),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("lang", "en-GB"))
+	allocator, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	t.Cleanup(cancel)
+	b.ctx = ctx
+	chromedp.ListenTarget(ctx, b.hear)
+	b.run(network.Enable(), emulation.SetDeviceMetricsOverride(width, height, 1, width < 600), chromedp.Navigate(b.url+"/"))
+	return b
+}
+
+// serve starts the server and the stream.
+func (b *browser) serve() {
+	server := httptest.NewUnstartedServer(b.api)
+	server.Config = b.api.Server()
+	server.Start()
+	b.t.Cleanup(server.Close)
+	b.url = server.URL
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = b.api.Run(ctx) }()
+	b.t.Cleanup(func() { cancel(); <-ended })
+}
+
+// hear collects what the page complains about and whom it talks to.
+func (b *browser) hear(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		b.faults = append(b.faults, "exception: "+e.ExceptionDetails.Error())
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.APITypeError || e.Type == runtime.APITypeWarning {
+			b.faults = append(b.faults, fmt.Sprintf("console: %s", e.Args[0].Value))
+		}
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.LevelError || e.Entry.Level == log.LevelWarning {
+			b.faults = append(b.faults, "log: "+e.Entry.Text+" "+e.Entry.URL)
+		}
+	case *network.EventRequestWillBeSent:
+		if !strings.HasPrefix(e.Request.URL, "data:") {
+			b.hosts[strings.Join(strings.SplitN(e.Request.URL, "/", 4)[:3], "/")] = true
+		}
+	}
+}
+
+func (b *browser) run(actions ...chromedp.Action) {
+	b.t.Helper()
+	if err := chromedp.Run(b.ctx, actions...); err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.t.Fatalf("%v; faults of the page: %q", err, b.faults)
+	}
+}
+
+// until waits for a condition in the page.
+func (b *browser) until(condition string) {
+	b.t.Helper()
+	poll := chromedp.Poll(condition, nil, chromedp.WithPollingTimeout(20*time.Second), chromedp.WithPollingInterval(30*time.Millisecond))
+	err := chromedp.Run(b.ctx, poll)
+	if err != nil && strings.Contains(err.Error(), "context") { // the page was loaded anew meanwhile
+		err = chromedp.Run(b.ctx, poll)
+	}
+	if err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.t.Fatalf("wait for %s: %v; faults of the page: %q", condition, err, b.faults)
+	}
+}
+
+func (b *browser) text(selector string) string {
+	b.t.Helper()
+	var out string
+	b.run(chromedp.Text(selector, &out, chromedp.ByQuery))
+	return out
+}
+
+func (b *browser) eval(script string) any {
+	b.t.Helper()
+	var out any
+	b.run(chromedp.Evaluate(script, &out))
+	return out
+}
+
+// more lets further events arrive while the page is open.
+func (b *browser) more(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.step(n)
+}
+
+// screenshot keeps a picture of the whole page, if a directory is named.
+func (b *browser) screenshot(name string) {
+	b.t.Helper()
+	dir := os.Getenv("KLGSTREAM_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	var png []byte
+	b.run(chromedp.FullScreenshot(&png, 100))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// clean fails the test if the page complained, or talked to anybody but its server.
+func (b *browser) clean() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.faults) > 0 {
+		b.t.Errorf("the page complains: %q", b.faults)
+	}
+	for host := range b.hosts {
+		if host != b.url {
+			b.t.Errorf("the page talks to %s", host)
+		}
+	}
+}
+
+const counted = `Number(document.querySelector('#figure-counted .value')?.textContent.replaceAll(',', ''))`
+
+// TestBrowserCountsGrow: counts grow during a replay without a reload, in every part of the page.
+func TestBrowserCountsGrow(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.eval(`window.marker = 'not reloaded'`)
+	b.more(500)
+	b.until(counted + ` >= 490`)
+	b.until(`document.querySelectorAll('#busiest [data-key]').length >= 10`)
+	before, _ := b.eval(counted).(float64)
+	for range 10 {
+		b.more(200)
+	}
+	b.until(fmt.Sprintf(counted+` > %v + 1500`, before))
+	b.until(`document.querySelector('#latest tbody').rows.length >= 20`)
+	b.until(`document.querySelectorAll('#heat .hot').length >= 24`)
+	b.until(`document.querySelectorAll('#timeline rect.window').length >= 3`)
+	b.until(`document.querySelector('#timeline rect.window.open') !== null`)
+	if got := b.eval(`window.marker`); got != "not reloaded" {
+		t.Error("the page was loaded again")
+	}
+	if text := b.text("#replay-text"); !strings.Contains(text, "flights-2013-w1") {
+		t.Errorf("replay is shown as %q", text)
+	}
+	b.more(len(b.events))
+	b.until(`document.querySelector('#replay').classList.contains('done')`)
+	b.until(`document.querySelectorAll('#heat tbody tr').length >= 7`)
+	b.screenshot("page-desktop")
+	b.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	b.screenshot("page-desktop-dark")
+	b.clean()
+}
+
+// TestBrowserNarrow: at 360 px nothing is wider than the screen.
+func TestBrowserNarrow(t *testing.T) {
+	b := newBrowser(t, 360, 740)
+	b.more(3000)
+	b.until(`document.querySelectorAll('#heat .hot').length >= 24 && document.querySelectorAll('#busiest [data-key]').length >= 10 && document.querySelector('#latest tbody').rows.length >= 20`)
+	b.until(`document.querySelectorAll('#timeline rect.window').length >= 3 && document.querySelectorAll('#registry-table tr').length > 20`)
+	if wide := b.eval(`document.documentElement.scrollWidth`); wide != 360.0 {
+		t.Errorf("the page is %v px wide: %v", wide, b.eval(`[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 361).slice(0, 5).map(e => e.outerHTML.slice(0, 90))`))
+	}
+	b.screenshot("page-360")
+	b.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	b.screenshot("page-360-dark")
+	b.clean()
+}
+
+// TestBrowserCreatesAircraft: the form's aircraft appears, a taken one is refused with words.
+func TestBrowserCreatesAircraft(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.until(`document.querySelectorAll('#registry-table tbody tr').length >= 20`)
+	b.run(
+		chromedp.SendKeys("#create-registration", "ra-12345", chromedp.ByQuery),
+		chromedp.SendKeys("#create-type", "SU95", chromedp.ByQuery),
+		chromedp.Click("#create-button", chromedp.ByQuery),
+	)
+	b.until(`document.querySelector('#registry-table tr[data-id="RA-12345"]') !== null`)
+	if got := b.text("#create-fault"); !strings.Contains(got, "RA-12345 is in the registry") {
+		t.Errorf("the form says %q", got)
+	}
+	if got := b.text(`tr[data-id="RA-12345"] .type`); got != "SU95" {
+		t.Errorf("type is shown as %q", got)
+	}
+	b.clean()
+	b.run(chromedp.SendKeys("#create-registration", "RA-12345\r", chromedp.ByQuery))
+	b.until(`document.querySelector('#create-fault').textContent.includes('taken')`)
+	b.run(
+		chromedp.Click(`tr[data-id="RA-12345"] button.small`, chromedp.ByQuery),
+		chromedp.SendKeys(`tr[data-id="RA-12345"] input`, "B738\r", chromedp.ByQuery),
+	)
+	b.until(`document.querySelector('tr[data-id="RA-12345"] .type')?.textContent === 'B738'`)
+}
+
+// TestBrowserReadsLetters: a dead letter can be read, with its reason and its bytes, by keyboard.
+func TestBrowserReadsLetters(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.until(`document.querySelectorAll('#letter-list details').length === 4`)
+	b.run(chromedp.Focus(`#letter-list details summary`, chromedp.ByQuery), chromedp.KeyEvent("\r"))
+	b.until(`document.querySelector('#letter-list details').open`)
+	if got := b.text("#letter-list details pre"); !strings.Contains(got, "00 01 ff de ad be ef") || !strings.Contains(got, "not JSON") {
+		t.Errorf("bytes are shown as %q", got)
+	}
+	b.run(chromedp.Focus("#tab-dead", chromedp.ByQuery), chromedp.KeyEvent(kb.ArrowRight))
+	b.until(`document.querySelectorAll('#letter-list details').length === 9`)
+	if got := b.eval(`document.activeElement.id`); got != "tab-late" {
+		t.Errorf("focus is on %v", got)
+	}
+	b.screenshot("page-letters")
+	b.clean()
+}
+
+// TestBrowserComesBack: the stream is taken up again after it broke.
+func TestBrowserComesBack(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.until(`document.querySelector('#link').dataset.state === 'up'`)
+	b.api.stream.mu.Lock()
+	for l := range b.api.stream.listeners {
+		b.api.stream.drop(l)
+	}
+	b.api.stream.mu.Unlock()
+	b.until(`document.querySelector('#link').dataset.state === 'down' || window.seen`)
+	b.more(900)
+	b.until(counted + ` >= 880`)
+	b.until(`document.querySelector('#link').dataset.state === 'up'`)
+	b.clean()
+}
+
+// TestBrowserKey: with keys the page asks for one and keeps what it shows to itself until then.
+func TestBrowserKey(t *testing.T) {
+	b := newBrowser(t, 1280, 900, func(c *Config) {
+		c.Keys = []Key{{Name: "reader", SHA256: Hash("s3cret"), Scopes: []Scope{ScopeRead, ScopeWrite}}}
+	})
+	b.until(`!document.querySelector('#key').hidden`)
+	b.run(chromedp.SendKeys("#key-input", "s3cret\r", chromedp.ByQuery))
+	b.more(500)
+	b.until(counted + ` >= 490`)
+	b.clean()
+}
+
+// TestBrowserDocs: the reference shows every operation and can try one.
+func TestBrowserDocs(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.run(chromedp.Navigate(b.url + "/docs"))
+	b.until(`document.querySelectorAll('.operation').length >= 10`)
+	b.run(
+		chromedp.Click("#list-views details.try summary", chromedp.ByQuery),
+		chromedp.Click("#list-views details.try button", chromedp.ByQuery),
+	)
+	b.until(`document.querySelector('#list-views details.try pre').textContent.startsWith('200')`)
+	b.screenshot("docs")
+	b.clean()
+}
+
+// TestBrowserAccessible: what a screen reader and a keyboard need: names for all controls, one h1, text that stands out
+// from its ground in both themes.
+func TestBrowserAccessible(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	b.more(2000)
+	b.until(`document.querySelectorAll('#timeline rect.window').length >= 3 && document.querySelectorAll('#registry-table tr').length > 20`)
+	for _, page := range []string{"/", "/docs"} {
+		if page != "/" {
+			b.run(chromedp.Navigate(b.url + page))
+			b.until(`document.querySelectorAll('.operation').length >= 10`)
+		}
+		for _, theme := range []string{"light", "dark"} {
+			b.eval(`document.documentElement.dataset.theme = '` + theme + `'; 0`)
+			if got, _ := b.eval(accessibility).([]any); len(got) > 0 {
+				t.Errorf("%s in %s: %v", page, theme, got)
+			}
+		}
+	}
+}
+
+// accessibility lists what is wrong in a page: nameless controls, headings, weak contrast (WCAG AA).
+const accessibility = `(() => {
+  const faults = [];
+  const shown = (e) => e.checkVisibility() && e.getBoundingClientRect().width > 1;
+  for (const e of document.querySelectorAll('button, input, select, a, summary, textarea, [role=tab], meter, progress')) {
+    if (!shown(e)) continue;
+    const name = e.getAttribute('aria-label') || e.textContent.trim() || [...(e.labels ?? [])].map((l) => l.textContent.trim()).join('');
+    if (!name) faults.push('no name: ' + e.outerHTML.slice(0, 120));
+  }
+  for (const e of document.querySelectorAll('[aria-labelledby], [aria-controls], [aria-describedby]')) {
+    for (const a of ['aria-labelledby', 'aria-controls', 'aria-describedby']) {
+      for (const id of (e.getAttribute(a) ?? '').split(' ').filter(Boolean)) if (!document.getElementById(id)) faults.push('no element ' + id);
+    }
+  }
+  if (document.querySelectorAll('h1').length !== 1) faults.push('h1: ' + document.querySelectorAll('h1').length);
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+  const rgba = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = (c) => c.slice(0, 3).map((v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; }).reduce((n, v, i) => n + v * [.2126, .7152, .0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 200) return c; } return [255, 255, 255, 255]; };
+  const seen = new Set();
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !shown(e) || e.closest('svg, .hidden, .skip, :disabled')) continue;
+    const [a, z] = [light(rgba(getComputedStyle(e).color)), light(ground(e))];
+    const ratio = (Math.max(a, z) + .05) / (Math.min(a, z) + .05);
+    const line = 'contrast ' + ratio.toFixed(1) + ' of ' + e.tagName + '.' + e.className;
+    if (ratio < 4.5 && !seen.has(line)) { seen.add(line); faults.push(line + ': ' + e.textContent.trim().slice(0, 30)); }
+  }
+  return faults;
+})()`

@@ -1,0 +1,72 @@
+// The fleet: busiest aircraft and the latest windows, kept up to date by the rows of the stream.
+
+import { $, h, number, span, text, time } from './dom.js';
+
+const tables = { aircraft_stats: new Map(), aircraft_windows: new Map() };
+const keys = {
+  aircraft_stats: (r) => r.registration_number,
+  aircraft_windows: (r) => `${r.window_definition}|${r.window_start}|${r.registration_number}`,
+};
+const limits = { aircraft_stats: 20, aircraft_windows: 60 };
+const orders = {
+  aircraft_stats: (a, b) => b.total_events - a.total_events || (a.registration_number < b.registration_number ? -1 : 1),
+  aircraft_windows: (a, b) => (a.window_start === b.window_start ? (a.registration_number < b.registration_number ? -1 : 1) : a.window_start < b.window_start ? 1 : -1),
+};
+
+// take puts changed rows into a table and returns the keys of those that changed.
+export function take({ view, whole, rows }) {
+  if (!tables[view]) return;
+  const before = tables[view];
+  const fresh = whole ? new Map() : new Map(before);
+  for (const row of rows) fresh.set(keys[view](row), row);
+  const sorted = [...fresh.values()].sort(orders[view]).slice(0, limits[view]);
+  tables[view] = new Map(sorted.map((r) => [keys[view](r), r]));
+  const changed = new Set(rows.map(keys[view]).filter((k) => before.size && JSON.stringify(before.get(k)) !== JSON.stringify(tables[view].get(k))));
+  if (view === 'aircraft_stats') showBusiest(sorted);
+  else showLatest(sorted, changed);
+}
+
+export const registrations = () => [...tables.aircraft_stats.keys()];
+
+function showBusiest(rows) {
+  const list = $('busiest');
+  const top = rows[0]?.total_events ?? 1;
+  if (!rows.length) return;
+  const there = new Map([...list.children].filter((li) => li.dataset.key).map((li) => [li.dataset.key, li]));
+  const items = rows.map((r) => {
+    const li = there.get(r.registration_number) ?? busiestItem(r.registration_number);
+    li.style.setProperty('--share', (r.total_events / top).toFixed(4));
+    text(li.querySelector('.count'), number(r.total_events));
+    text(li.querySelector('.when'), time(r.last_event).slice(0, 16));
+    return li;
+  });
+  if (items.length !== list.children.length || items.some((li, i) => list.children[i] !== li)) keepFocus(() => list.replaceChildren(...items));
+}
+
+// keepFocus lets a list be put in another order without taking the focus from the element that has it.
+function keepFocus(change) {
+  const focused = document.activeElement;
+  change();
+  if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+}
+
+const busiestItem = (registration) => h('li', { 'data-key': registration },
+  h('button', { type: 'button', class: 'bar', 'data-aircraft': registration, 'aria-label': `Show the windows of ${registration}` },
+    h('span', { class: 'reg' }, registration), h('span', { class: 'track' }, h('span', { class: 'fill' })), h('b', { class: 'count n' }), h('span', { class: 'when soft' })));
+
+function showLatest(rows, changed) {
+  if (!rows.length) return;
+  const body = $('latest').tBodies[0];
+  keepFocus(() => body.replaceChildren(...rows.map((r) => h('tr', { class: changed.has(keys.aircraft_windows(r)) ? 'fresh' : null },
+    h('th', { scope: 'row' }, h('button', { type: 'button', class: 'link', 'data-aircraft': r.registration_number }, r.registration_number)),
+    h('td', { class: 'time' }, span(r.window_start, r.window_end), h('span', { class: 'soft def' }, r.window_definition)),
+    h('td', {}, h('b', {}, number(r.event_count)), ' ', h('span', { class: 'soft' }, types(r.event_types))),
+    h('td', {}, stateOf(r))))));
+}
+
+export const stateOf = (r) => (r.final ? h('span', { class: 'tag' }, 'final') : h('span', { class: 'tag open' }, 'open'));
+
+// types says how many events of each type, most first.
+export function types(of) {
+  return Object.entries(of ?? {}).sort((a, b) => b[1] - a[1]).map(([name, n]) => (n > 1 ? `${name} ${n}` : name)).join(', ');
+}

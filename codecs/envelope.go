@@ -54,17 +54,12 @@ func (e *Envelope) Append(dst []byte) []byte {
 	dst = appendVarint(dst, envelopeVersion, StateVersion)
 	dst = appendSources(dst, envelopeSources, e.Sources)
 	if e.Purged != NoTime {
-		dst = protowire.AppendTag(dst, envelopePurged, protowire.VarintType)
-		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Purged))
+		dst = appendPresent(dst, envelopePurged, e.Purged)
 	}
 	dst = appendSources(dst, envelopeUndecided, e.Undecided)
-	if len(e.State) > 0 {
-		dst = protowire.AppendTag(dst, envelopeState, protowire.BytesType)
-		dst = protowire.AppendBytes(dst, e.State)
-	}
+	dst = appendText(dst, envelopeState, e.State)
 	if e.Due != NoDue {
-		dst = protowire.AppendTag(dst, envelopeDue, protowire.VarintType)
-		dst = protowire.AppendVarint(dst, protowire.EncodeZigZag(e.Due))
+		dst = appendPresent(dst, envelopeDue, e.Due)
 	}
 	return dst
 }

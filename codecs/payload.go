@@ -11,9 +11,10 @@ func (e *Event) AppendJSON(dst, payload []byte) []byte {
 	dst = appendString(append(dst, `,"registration_number":`...), e.Registration)
 	dst = AppendTime(append(dst, `,"timestamp":"`...), e.Time)
 	dst = append(dst, '"')
-	with, err := appendMembers(dst, payload)
-	if err == nil {
-		dst = with
+	if len(payload) > 0 {
+		if with, err := appendMembers(dst, payload); err == nil {
+			dst = with
+		}
 	}
 	return append(dst, '}')
 }
@@ -35,9 +36,6 @@ func Payload(data []byte) ([]byte, error) {
 // appendMembers appends the members of an object that are not known fields, each behind a comma. Without an object it
 // returns an error and what it had appended so far is void.
 func appendMembers(dst, data []byte) ([]byte, *FieldError) {
-	if len(data) == 0 {
-		return dst, scanError("event", data, 0, badSyntax)
-	}
 	i, err := openEvent(data)
 	if err != nil {
 		return dst, err

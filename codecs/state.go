@@ -1,6 +1,7 @@
 package codecs
 
 import (
+	"encoding/binary"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -85,8 +86,7 @@ func appendAggregate(dst []byte, number protowire.Number, a *Aggregate) []byte {
 	dst = appendSigned(dst, 2, a.Last)
 	dst = appendText(dst, 3, a.LastType)
 	if a.HasAircraftID {
-		dst = protowire.AppendTag(dst, 4, protowire.VarintType)
-		dst = protowire.AppendVarint(dst, uint64(a.AircraftID))
+		dst = binary.AppendUvarint(append(dst, varintTag(4)), uint64(a.AircraftID))
 	}
 	for i := range a.Types {
 		var inner int
@@ -322,10 +322,10 @@ func (p *stateParser) aggregateField(a *Aggregate, f *wireField) *FieldError {
 	case 2:
 		a.Last = f.signed()
 	case 3:
-		if !isTypeName(f.bytes) {
+		var ok bool
+		if a.LastType, ok = p.typeName(f.bytes); !ok {
 			return badRecord("aggregate.last_type", "1 to 64 bytes of UTF-8")
 		}
-		a.LastType = p.names.Intern(f.bytes)
 	case 4:
 		a.AircraftID, a.HasAircraftID = int64(f.value), true
 	case 5:
@@ -334,8 +334,21 @@ func (p *stateParser) aggregateField(a *Aggregate, f *wireField) *FieldError {
 	return nil
 }
 
-// isTypeName tells whether b can be an event type.
-func isTypeName(b []byte) bool { return len(b) > 0 && len(b) <= MaxTypeBytes && utf8.Valid(b) }
+// typeName is b as an event type, if it can be one. What is known already needs no look.
+func (p *stateParser) typeName(b []byte) (string, bool) {
+	if len(b) == 0 || len(b) > MaxTypeBytes {
+		return "", false
+	}
+	if p.names != nil {
+		if s, ok := p.names.known[string(b)]; ok {
+			return s, true
+		}
+	}
+	if !utf8.Valid(b) {
+		return "", false
+	}
+	return p.names.Intern(b), true
+}
 
 // typeCount reads one type's count.
 func (p *stateParser) typeCount(a *Aggregate, data []byte) *FieldError {
@@ -356,9 +369,10 @@ func (p *stateParser) typeCount(a *Aggregate, data []byte) *FieldError {
 			return truncated("aggregate.types")
 		}
 	}
-	if !isTypeName(name) || n < 1 {
+	typ, ok := p.typeName(name)
+	if !ok || n < 1 {
 		return badRecord("aggregate.types", "a type of 1 to 64 bytes of UTF-8, counted at least once")
 	}
-	a.appendType(p.names.Intern(name), n)
+	a.appendType(typ, n)
 	return nil
 }

@@ -221,6 +221,17 @@ func TestStateRefuses(t *testing.T) {
 	}
 }
 
+// A name refused once is not taken for a known one the next time.
+func TestStateRefusesTwice(t *testing.T) {
+	t.Parallel()
+	var names Interner
+	for range 2 {
+		if err := ParseState(oneAggregate(oneEvent.text(3, "\xff")), &names, new(recorder)); reasonOf(t, err) != ReasonBadRecord {
+			t.Error(err)
+		}
+	}
+}
+
 func TestStateRoundTrip(t *testing.T) {
 	t.Parallel()
 	var long Aggregate // longer than a one-byte length can tell, at every level

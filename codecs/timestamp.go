@@ -264,6 +264,9 @@ func ParseTime(b []byte) (ms int64, ok bool) {
 	}
 	c.year = int(year)
 	ms = c.unixMilli()
+	if tail == 4 && four[10] == 'T' && four[23] == 'Z' && c.valid() {
+		return ms, true
+	}
 	var again [32]byte
 	return ms, string(AppendTime(again[:0], ms)) == string(b)
 }

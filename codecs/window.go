@@ -132,8 +132,9 @@ type windowParser struct {
 	data    []byte
 	pos     int
 	scratch []byte
-	seen    uint32
-	null    uint32
+	next    int    // the field expected next
+	seen    uint32 // fields, by bit
+	null    uint32 // fields that were null, by bit
 }
 
 // windowFields are the members of a window record in the order written; a member's index is its bit in seen and null.
@@ -231,10 +232,13 @@ func (p *windowParser) string() ([]byte, *FieldError) {
 
 // member reads one member of the record.
 func (p *windowParser) member(name []byte) *FieldError {
-	i := slices.Index(windowFields[:], string(name))
-	if i < 0 {
-		return p.skip()
+	i := p.next // in the order written, as a rule
+	if i >= len(windowFields) || windowFields[i] != string(name) {
+		if i = slices.Index(windowFields[:], string(name)); i < 0 {
+			return p.skip()
+		}
 	}
+	p.next = i + 1
 	if p.seen&(1<<i) != 0 {
 		return duplicate("window", windowFields[i], p.data, p.pos)
 	}
@@ -349,6 +353,12 @@ func (p *windowParser) time(i int) (int64, *FieldError) {
 // integer reads an integer that is at least least.
 func (p *windowParser) integer(i int, least int64) (int64, *FieldError) {
 	start := p.pos
+	if start < len(p.data) {
+		if n, end := shortInt(p.data, start); end > 0 && n >= least {
+			p.pos = end
+			return n, nil
+		}
+	}
 	if err := p.skip(); err != nil {
 		return 0, err
 	}

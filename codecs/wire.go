@@ -1,6 +1,7 @@
 package codecs
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -15,7 +16,29 @@ type wireField struct {
 }
 
 // read takes the first field off data and returns the rest. Kinds we never write are skipped over and have no value.
+// Numbers up to 15 and lengths below 128, which is all but everything we write, are one byte each and read in place.
 func (f *wireField) read(data []byte) (rest []byte, ok bool) {
+	if len(data) < 2 || data[0] >= 0x80 {
+		return f.readAny(data)
+	}
+	f.number, f.kind = protowire.Number(data[0]>>3), protowire.Type(data[0]&7)
+	switch {
+	case f.kind == protowire.VarintType && f.number > 0:
+		var n int
+		if f.value, n = binary.Uvarint(data[1:]); n > 0 {
+			return data[1+n:], true
+		}
+		return nil, false
+	case f.kind == protowire.BytesType && f.number > 0 && data[1] < 0x80 && int(data[1]) <= len(data)-2:
+		end := 2 + int(data[1])
+		f.bytes = data[2:end:end]
+		return data[end:], true
+	}
+	return f.readAny(data)
+}
+
+// readAny is read for any field.
+func (f *wireField) readAny(data []byte) (rest []byte, ok bool) {
 	number, kind, n := protowire.ConsumeTag(data)
 	if n < 0 {
 		return nil, false
@@ -49,12 +72,19 @@ func truncated(field string) *FieldError {
 	return badRecord(field, "a message in protobuf wire format")
 }
 
+// The fields we write have numbers up to 15: a tag is one byte.
+func varintTag(number protowire.Number) byte { return byte(number)<<3 | byte(protowire.VarintType) }
+func bytesTag(number protowire.Number) byte  { return byte(number)<<3 | byte(protowire.BytesType) }
+
 // appendVarint appends a varint field; 0 is the default and is not written.
 func appendVarint(dst []byte, number protowire.Number, v uint64) []byte {
-	if v == 0 {
+	switch {
+	case v == 0:
 		return dst
+	case v < 0x80:
+		return append(dst, varintTag(number), byte(v))
 	}
-	return protowire.AppendVarint(protowire.AppendTag(dst, number, protowire.VarintType), v)
+	return binary.AppendUvarint(append(dst, varintTag(number)), v)
 }
 
 // appendSigned appends a sint64 field.
@@ -62,17 +92,27 @@ func appendSigned(dst []byte, number protowire.Number, v int64) []byte {
 	return appendVarint(dst, number, protowire.EncodeZigZag(v))
 }
 
+// appendPresent appends a sint64 field that tells 0 from absent.
+func appendPresent(dst []byte, number protowire.Number, v int64) []byte {
+	return binary.AppendUvarint(append(dst, varintTag(number)), protowire.EncodeZigZag(v))
+}
+
 // appendText appends a string field; the empty one is the default and is not written.
-func appendText(dst []byte, number protowire.Number, s string) []byte {
-	if s == "" {
+func appendText[S string | []byte](dst []byte, number protowire.Number, s S) []byte {
+	switch n := len(s); {
+	case n == 0:
 		return dst
+	case n < 0x80:
+		dst = append(dst, bytesTag(number), byte(n))
+	default:
+		dst = binary.AppendUvarint(append(dst, bytesTag(number)), uint64(n))
 	}
-	return protowire.AppendString(protowire.AppendTag(dst, number, protowire.BytesType), s)
+	return append(dst, s...)
 }
 
 // openMessage begins a message field and returns where its content begins. One byte is kept for the length.
 func openMessage(dst []byte, number protowire.Number) (out []byte, content int) {
-	dst = append(protowire.AppendTag(dst, number, protowire.BytesType), 0)
+	dst = append(dst, bytesTag(number), 0)
 	return dst, len(dst)
 }
 
@@ -85,5 +125,5 @@ func closeMessage(dst []byte, content int) []byte {
 		return dst
 	}
 	var length [10]byte
-	return slices.Replace(dst, content-1, content, protowire.AppendVarint(length[:0], size)...)
+	return slices.Replace(dst, content-1, content, binary.AppendUvarint(length[:0], size)...)
 }

@@ -40,7 +40,7 @@ func (f *wireField) read(data []byte) (rest []byte, ok bool) {
 // readAny is read for any field.
 func (f *wireField) readAny(data []byte) (rest []byte, ok bool) {
 	number, kind, n := protowire.ConsumeTag(data)
-	if n < 0 {
+	if n < 0 || number > protowire.MaxValidNumber {
 		return nil, false
 	}
 	data = data[n:]

@@ -5,6 +5,9 @@ import "time"
 // Span is a stretch of event time, in ms since the epoch, half-open (W1).
 type Span struct{ Start, End int64 }
 
+// before orders spans by start, then end.
+func (s Span) before(t Span) bool { return s.Start < t.Start || s.Start == t.Start && s.End < t.End }
+
 // floor is the last multiple of width, shifted by offset, at or before ts.
 func floor(ts, offset, width int64) int64 {
 	r := (ts - offset) % width
@@ -70,6 +73,13 @@ func (g *grid) slice(t int64) (Span, bool) {
 	}
 }
 
+// holds is true if a slice can have this span: a stretch between borders, or one whose events missed some windows.
+func (g *grid) holds(s Span) bool {
+	slice, ok := g.slice(s.Start)
+	late := s.End > slice.End && s.End == g.first(s) && s.End <= g.last(s)
+	return ok && slice.Start == s.Start && (slice.End == s.End || late && g.first(s) > g.first(slice))
+}
+
 // first is the end of the first window that holds the slice.
 func (g *grid) first(slice Span) int64 {
 	return floor(slice.End-1, g.offset+g.rest, g.step) + g.step
@@ -93,6 +103,11 @@ func (g *grid) span(end int64) Span {
 		return Span{g.zone.first(start), g.zone.after(end)}
 	}
 	return Span{start, end}
+}
+
+// repeats is true if the window that ends at end is, in instants, the one before it: their ends lie in a gap of the clocks.
+func (g *grid) repeats(end int64) bool {
+	return g.zone != nil && g.kind == Cumulating && g.span(end) == g.span(end-g.step)
 }
 
 // instant is the end of a window that ends at end, as an instant.

@@ -152,7 +152,7 @@ func (o *Operator[E, A]) emitShared(s *State[A], d *desk[A], yield func(*Result[
 		if d.over(closes) {
 			break
 		}
-		if tell, final := d.judge(closes); tell {
+		if tell, final := d.judge(closes); tell && !o.grid.repeats(end) {
 			acc, count := d.sum(end, o.fold.Merge, o.fold.Reset)
 			d.result = Result[A]{Span: o.grid.span(end), Acc: acc, Count: count, Revision: revision(count, final), Final: final}
 			yield(&d.result)

@@ -70,52 +70,63 @@ func compareRows(t fataler, what string, r *rig, m *model, watermark int64) {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d, o := anyDefinition(t), anyOptions(t)
-		op, err := New(d, o, bagFold())
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
-		r, m := newRig(t, op, o), newModel(d, o)
-		bound := rapid.Int64Range(0, 25).Draw(t, "bound")
-		watermark, settled := int64(earliest), int64(earliest)
-		for _, e := range anyStream(t) {
-			want, got := m.add(watermark, e), r.add(watermark, e)
-			if got != want {
-				t.Fatalf("%s: event %+v at watermark %d is %v, want %v\n%+v", d, e, watermark, got, want, m.byEnd())
-			}
-			watermark = max(watermark, e.TS-bound-1)
-			switch rapid.IntRange(0, 9).Draw(t, "then") {
-			case 0, 1:
-				r.advance(watermark)
-			case 2:
-				r.collect(watermark)
-			case 3, 4:
-				r.advance(watermark)
-				r.collect(watermark)
-				compareRows(t, d.String(), r, m, watermark)
-			case 5:
-				r.advance(watermark)
-				r.collect(watermark)
-				settled = watermark
-				op.Settle(&r.state, settled)
-			case 6:
-				op.Touch(&r.state)
-			case 7:
-				r.restart(settled)
-				op.Touch(&r.state)
-			case 8:
-				r.collect(watermark)
-				r.restart(settled)
-			}
-		}
-		end := int64(1000)
-		r.advance(end)
-		r.collect(end)
-		compareRows(t, "at the end", r, m, end)
-		if due := op.Due(&r.state); due != Never {
-			t.Fatalf("due %d at the end", due)
-		}
-		if !op.Settle(&r.state, end) || len(r.state.Slices)+len(r.state.Withdrawn) > 0 {
-			t.Fatalf("state is not empty at the end: %+v", r.state)
-		}
+		events, bound := anyStream(t), rapid.Int64Range(0, 25).Draw(t, "bound")
+		runModel(t, d, o, events, bound)
 	})
+}
+
+func runModel(t *rapid.T, d Definition, o Options, events []event, bound int64) {
+	op, err := New(d, o, bagFold())
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	r, m := newRig(t, op, o), newModel(d, o)
+	watermark, settled, repeats := int64(earliest), int64(earliest), false
+	for _, e := range events {
+		want, got := m.add(watermark, e), r.add(watermark, e)
+		if got != want {
+			t.Fatalf("%s: event %+v at watermark %d is %v, want %v\n%+v", d, e, watermark, got, want, m.byEnd())
+		}
+		watermark = max(watermark, e.TS-bound-1)
+		then := rapid.IntRange(0, 9).Draw(t, "then")
+		repeats = repeats || then >= 6
+		switch then {
+		case 0, 1:
+			r.advance(watermark)
+		case 2:
+			r.collect(watermark)
+		case 3, 4:
+			r.advance(watermark)
+			r.collect(watermark)
+			compareRows(t, d.String(), r, m, watermark)
+		case 5:
+			r.advance(watermark)
+			r.collect(watermark)
+			settled = watermark
+			op.Settle(&r.state, settled)
+		case 6:
+			op.Touch(&r.state)
+		case 7:
+			r.restart(settled)
+			op.Touch(&r.state)
+		case 8:
+			r.collect(watermark)
+			r.restart(settled)
+		}
+	}
+	end := watermark + 1<<40
+	r.advance(end)
+	r.collect(end)
+	compareRows(t, "at the end", r, m, end)
+	if due := op.Due(&r.state); due != Never {
+		t.Fatalf("due %d at the end", due)
+	}
+	if !op.Settle(&r.state, end) || len(r.state.Slices)+len(r.state.Withdrawn) > 0 {
+		t.Fatalf("state is not empty at the end: %+v", r.state)
+	}
+	for id, n := range r.finals {
+		if n > 1 && !repeats {
+			t.Fatalf("%v was final %d times without a reason", id, n)
+		}
+	}
 }

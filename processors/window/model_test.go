@@ -12,6 +12,7 @@ type model struct {
 	lateness int64
 	windows  map[Span]*modelWindow // by span on the local time line
 	purged   int64
+	known    map[Span]Span // of instants
 }
 
 type modelWindow struct {
@@ -21,7 +22,7 @@ type modelWindow struct {
 }
 
 func newModel(d Definition, o Options) *model {
-	return &model{d: d, lateness: o.AllowedLateness.Milliseconds(), windows: map[Span]*modelWindow{}, purged: -1 << 63}
+	return &model{d: d, lateness: o.AllowedLateness.Milliseconds(), windows: map[Span]*modelWindow{}, purged: -1 << 63, known: map[Span]Span{}}
 }
 
 // startOf is Flink's TimeWindow.getWindowStartWithOffset.
@@ -63,25 +64,29 @@ func (m *model) local(instant int64) int64 {
 	return instant + int64(seconds)*1000
 }
 
-// instants is a span of local time as the zone's clocks show it, found by looking at every minute of the days around it.
+// quarter of an hour: clocks are set only when one begins.
+const quarter = 15 * 60_000
+
+// instants is a span of local time as the zone's clocks show it, found by looking at every quarter of an hour around it.
 func (m *model) instants(s Span) Span {
 	if m.d.Zone == nil {
 		return s
 	}
-	const minute = 60_000
-	from := s.Start - 26*60*minute
-	for m.local(from+minute) < s.Start {
-		from += minute
+	if at, ok := m.known[s]; ok {
+		return at
 	}
-	for m.local(from) < s.Start {
-		from++
+	from := startOf(s.Start-26*4*quarter, 0, quarter)
+	for m.local(from+quarter-1) < s.Start {
+		from += quarter
 	}
-	to := s.End + 26*60*minute
-	for m.local(to-minute) >= s.End {
-		to -= minute
+	to := startOf(s.End+26*4*quarter, 0, quarter)
+	for m.local(to-quarter) >= s.End {
+		to -= quarter
 	}
-	for m.local(to-1) >= s.End {
-		to--
+	from += max(0, s.Start-m.local(from))
+	to -= max(0, m.local(to-1)-s.End+1)
+	if m.known != nil {
+		m.known[s] = Span{from, to}
 	}
 	return Span{from, to}
 }

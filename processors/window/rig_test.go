@@ -152,6 +152,9 @@ func (r *rig) collect(watermark int64) {
 func (r *rig) restart(committed int64) {
 	r.t.Helper()
 	r.state = reload(r.t, &r.state)
+	if err := r.op.Check(&r.state); err != nil {
+		r.t.Fatalf("%v: %+v", err, r.state)
+	}
 	r.op.Settle(&r.state, committed)
 }
 

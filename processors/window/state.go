@@ -58,10 +58,7 @@ type Withdrawn struct {
 
 // find is the place of the slice with this span, and whether it is there.
 func (s *State[A]) find(span Span) (int, bool) {
-	i := sort.Search(len(s.Slices), func(i int) bool {
-		sl := &s.Slices[i]
-		return sl.Start > span.Start || sl.Start == span.Start && sl.End >= span.End
-	})
+	i := sort.Search(len(s.Slices), func(i int) bool { return !s.Slices[i].before(span) })
 	return i, i < len(s.Slices) && s.Slices[i].Span == span
 }
 

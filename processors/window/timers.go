@@ -1,17 +1,23 @@
 package window
 
+import "math"
+
 // Timers is a queue of keys by the watermark at which they are due. Not for concurrent use; the zero value is ready.
 //
-// Keys due within about a second share a bucket, so that scheduling and firing cost the same whether ten keys or a million are
+// Keys due within about a second share a bucket, so that scheduling and firing a key cost the same whether ten or a million are
 // due at once. A key has one pending entry, told by its Alarm: scheduling it for later than it is pending does nothing, and the caller
 // schedules again when it fires.
 type Timers[K comparable] struct {
-	buckets map[int64][]entry[K]
-	times   heap[int64]    // of buckets
-	near    heap[entry[K]] // entries of buckets that were begun
+	buckets map[int64]*bucket[K] // by due without its low bits
+	times   heap[int64]          // of buckets
+	near    heap[entry[K]]       // of buckets that are due in part
 	ready   []entry[K]
-	spare   [][]entry[K]
-	last    int64 // of lastBucket
+	spare   []*bucket[K]
+}
+
+type bucket[K comparable] struct {
+	entries []entry[K]
+	last    int64 // the greatest due
 }
 
 type entry[K comparable] struct {
@@ -44,35 +50,33 @@ func (t *Timers[K]) Schedule(key K, a *Alarm, due int64) {
 	}
 	a.due, a.set = due, true
 	at := due >> bucketBits
-	b, ok := t.buckets[at]
-	if !ok {
-		if t.buckets == nil {
-			t.buckets = make(map[int64][]entry[K])
-		}
-		t.times.push(at, lessTime)
-		if n := len(t.spare); n > 0 {
-			b, t.spare = t.spare[n-1], t.spare[:n-1]
-		}
+	b := t.buckets[at]
+	if b == nil {
+		b = t.begin(at)
 	}
-	t.buckets[at] = append(b, entry[K]{due, key})
+	b.entries = append(b.entries, entry[K]{due, key})
+	b.last = max(b.last, due)
 }
 
-// Advance fires all entries due at the watermark, in the order of due up to about a second; yield may schedule, and what it schedules waits for the next Advance.
+// begin adds a bucket.
+func (t *Timers[K]) begin(at int64) *bucket[K] {
+	if t.buckets == nil {
+		t.buckets = make(map[int64]*bucket[K])
+	}
+	b := new(bucket[K])
+	if n := len(t.spare); n > 0 {
+		b, t.spare = t.spare[n-1], t.spare[:n-1]
+	}
+	b.last = math.MinInt64
+	t.buckets[at] = b
+	t.times.push(at, lessTime)
+	return b
+}
+
+// Advance fires all entries due at the watermark, about in the order of due. What yield schedules waits for the next Advance.
 func (t *Timers[K]) Advance(watermark int64, yield func(key K, due int64)) {
-	at := watermark >> bucketBits
-	for len(t.times.items) > 0 && t.times.items[0] <= at {
-		b := t.times.pop(lessTime)
-		entries := t.buckets[b]
-		delete(t.buckets, b)
-		for _, e := range entries {
-			if b < at {
-				t.ready = append(t.ready, e)
-			} else {
-				t.near.push(e, lessEntry)
-			}
-		}
-		clear(entries)
-		t.spare = append(t.spare, entries[:0])
+	for len(t.times.items) > 0 && t.times.items[0] <= watermark>>bucketBits {
+		t.end(t.times.pop(lessTime), watermark)
 	}
 	for len(t.near.items) > 0 && t.near.items[0].due <= watermark {
 		t.ready = append(t.ready, t.near.pop(lessEntry))
@@ -84,6 +88,27 @@ func (t *Timers[K]) Advance(watermark int64, yield func(key K, due int64)) {
 	}
 	clear(ready)
 	t.ready = ready[:0]
+}
+
+// maxSpare bounds the memory that emptied buckets keep.
+const maxSpare = 4
+
+// end takes a bucket apart whose time has come.
+func (t *Timers[K]) end(at, watermark int64) {
+	b := t.buckets[at]
+	delete(t.buckets, at)
+	if b.last <= watermark {
+		t.ready = append(t.ready, b.entries...)
+	} else {
+		for _, e := range b.entries {
+			t.near.push(e, lessEntry)
+		}
+	}
+	clear(b.entries)
+	b.entries = b.entries[:0]
+	if len(t.spare) < maxSpare {
+		t.spare = append(t.spare, b)
+	}
 }
 
 func lessTime(a, b int64) bool { return a < b }

@@ -1,8 +1,9 @@
 package window
 
 import (
+	"cmp"
 	"math"
-	"sort"
+	"slices"
 	"time"
 )
 
@@ -13,7 +14,7 @@ type Status uint8
 const (
 	// Active sources hold the watermark back to their own; one that has not spoken holds it altogether.
 	Active Status = iota
-	// Joining sources were idle, or are new, and hold nothing back until they have reached the watermark.
+	// Joining sources were idle and hold nothing back until they have reached the watermark.
 	Joining
 	// Idle sources have nothing new and hold nothing back.
 	Idle
@@ -103,7 +104,8 @@ func (w *Watermarks) Snapshot(yield func(Source)) {
 func (w *Watermarks) Restore(current int64, sources ...Source) {
 	w.current, w.hot, w.idle = current, 0, true
 	w.sources = append(w.sources[:0], sources...)
-	sort.Slice(w.sources, func(i, j int) bool { return w.sources[i].ID < w.sources[j].ID })
+	slices.SortStableFunc(w.sources, func(a, b Source) int { return cmp.Compare(a.ID, b.ID) })
+	w.sources = slices.CompactFunc(w.sources, func(a, b Source) bool { return a.ID == b.ID })
 	for _, s := range w.sources {
 		w.idle = w.idle && s.Status == Idle
 	}
@@ -111,30 +113,26 @@ func (w *Watermarks) Restore(current int64, sources ...Source) {
 
 // source is the place of a source, which it adds if need be.
 func (w *Watermarks) source(id int32) int {
-	i := sort.Search(len(w.sources), func(i int) bool { return w.sources[i].ID >= id })
-	if i < len(w.sources) && w.sources[i].ID == id {
-		return i
+	i, found := slices.BinarySearchFunc(w.sources, id, func(s Source, id int32) int { return cmp.Compare(s.ID, id) })
+	if !found {
+		w.sources = slices.Insert(w.sources, i, Source{ID: id, Watermark: math.MinInt64})
+		w.idle = false
 	}
-	w.sources = append(w.sources, Source{})
-	copy(w.sources[i+1:], w.sources[i:])
-	w.sources[i] = Source{ID: id, Watermark: math.MinInt64}
-	w.idle = false
 	return i
 }
 
 // raise sets a source's watermark, which does not go back, and makes it count.
 func (w *Watermarks) raise(i int, watermark int64) {
 	s := &w.sources[i]
-	held := s.Watermark
+	held, joins := s.Watermark, s.Status != Active
 	s.Watermark = max(held, watermark)
-	if s.Status == Idle {
-		s.Status = Joining
-		w.idle = false
+	if joins {
+		s.Status, w.idle = Joining, false
 	}
-	if s.Status == Joining && s.Watermark >= w.current {
+	if joins && s.Watermark >= w.current {
 		s.Status = Active
 	}
-	if s.Status == Active && held <= w.current {
+	if s.Status == Active && (joins || held <= w.current) {
 		w.settle()
 	}
 }
@@ -157,13 +155,13 @@ func (w *Watermarks) rest(i int) {
 
 // settle raises the watermark to the least of the active sources.
 func (w *Watermarks) settle() {
-	least, any := int64(math.MaxInt64), false
+	least, active := int64(math.MaxInt64), false
 	for i := range w.sources {
 		if w.sources[i].Status == Active {
-			least, any = min(least, w.sources[i].Watermark), true
+			least, active = min(least, w.sources[i].Watermark), true
 		}
 	}
-	if any {
+	if active {
 		w.current = max(w.current, least)
 	}
 }

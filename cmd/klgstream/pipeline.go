@@ -127,6 +127,9 @@ func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int
 	positions := map[string]map[string]map[int32]int64{}
 	for group, topics := range groups {
 		answer, err := p.admin.ListConsumerGroupOffsets(group, topics)
+		if errors.Is(err, sarama.ErrGroupIDNotFound) { // nobody has read yet
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("ask for the positions of group %q: %w", group, err)
 		}

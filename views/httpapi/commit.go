@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -33,7 +34,9 @@ type post struct {
 // errBusy is a refusal before anything was published.
 var errBusy = errors.New("too many events wait for the broker")
 
-// publish returns when the broker has acknowledged all events, or when ctx ends: the events may then still be published.
+// publish returns when the broker has acknowledged all events, or has not in time. It does not heed the end of ctx: a
+// client that leaves, or has only closed its half, changes nothing about events that wait together with others', and
+// their bytes are held until the call is over.
 func (c *committer) publish(ctx context.Context, events []Event) error {
 	p := &post{events: events, done: make(chan error, 1)}
 	c.mu.Lock()
@@ -53,12 +56,7 @@ func (c *committer) publish(ctx context.Context, events []Event) error {
 	if lead {
 		c.fly(context.WithoutCancel(ctx), group)
 	}
-	select {
-	case err := <-p.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return <-p.done
 }
 
 // take removes the next group, at least one post, from those waiting. The lock is held.
@@ -111,9 +109,19 @@ func (c *committer) send(ctx context.Context, group []*post) {
 		c.size.Observe(float64(len(events)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	err := c.publisher.Publish(ctx, events)
+	err := c.call(ctx, events)
 	cancel()
 	for _, p := range group {
 		p.done <- err
 	}
+}
+
+// call keeps a panic of the publisher from those who wait: without an answer they would wait for ever.
+func (c *committer) call(ctx context.Context, events []Event) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("publisher panicked: %v", fault)
+		}
+	}()
+	return c.publisher.Publish(ctx, events)
 }

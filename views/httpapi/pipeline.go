@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -100,12 +101,22 @@ func (a *API) probe(ctx context.Context, c Check) dependency {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	start := a.cfg.Now()
-	err := c.Probe(ctx)
+	err := c.try(ctx)
 	h := dependency{Name: c.Name, Status: "ok", Latency: a.cfg.Now().Sub(start).Seconds()}
 	if err != nil {
 		h.Status, h.Error = "failing", clip(err.Error(), 300)
 	}
 	return h
+}
+
+// try is a probe whose panic is a failure: it runs in a goroutine nobody else would catch it in.
+func (c *Check) try(ctx context.Context) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("check panicked: %v", fault)
+		}
+	}()
+	return c.Probe(ctx)
 }
 
 // inputLag is the lag of the input topic and the watermark of its reader.

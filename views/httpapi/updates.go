@@ -19,7 +19,7 @@ import (
 const (
 	backlog   = 16               // frames a listener may be behind before it is cut off
 	heartbeat = 15 * time.Second // of a stream on which nothing else happens
-	patience  = 10               // a feed is asked again after this many times what the last answer took, at the earliest
+	patience  = 10               // the feeds are asked again after this many times what the last answers took, at the earliest
 )
 
 // broadcaster hands every frame to every listener (H4).
@@ -192,7 +192,6 @@ type feed struct {
 	query views.Query
 	rows  map[string]string // what was sent last: key of a row → its JSON
 	whole bool
-	next  time.Time // not asked again before
 }
 
 func newFeeds() []*feed {
@@ -225,6 +224,7 @@ type pump struct {
 	feeds    []*feed
 	pipeline []byte // what was sent last, without its time
 	sent     time.Time
+	next     time.Time // the feeds are not asked again before
 	failed   map[string]bool // what is logged as failing already
 }
 
@@ -240,8 +240,12 @@ func (p *pump) turn(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	p.pipelineTurn(ctx)
-	for _, f := range p.feeds {
-		p.feedTurn(ctx, f)
+	if start := p.api.cfg.Now(); !start.Before(p.next) {
+		for _, f := range p.feeds {
+			p.feedTurn(ctx, f)
+		}
+		end := p.api.cfg.Now()
+		p.next = end.Add(patience * end.Sub(start))
 	}
 	if now := p.api.cfg.Now(); now.Sub(p.sent) >= heartbeat {
 		p.send("", []byte(":\n\n"), nil)
@@ -291,15 +295,9 @@ func (p *pump) failing(ctx context.Context, what string, err error) bool {
 	return failed
 }
 
-// feedTurn asks a feed's query, but never spends more than a tenth of the time with it.
+// feedTurn asks a feed's query and sends what changed.
 func (p *pump) feedTurn(ctx context.Context, f *feed) {
-	start := p.api.cfg.Now()
-	if start.Before(f.next) {
-		return
-	}
 	result, err := p.api.cfg.Store.Query(ctx, f.query)
-	end := p.api.cfg.Now()
-	f.next = end.Add(patience * end.Sub(start))
 	if p.failing(ctx, f.query.View, err) {
 		return
 	}

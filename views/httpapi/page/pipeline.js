@@ -7,7 +7,7 @@ const figures = [
   { id: 'late', name: 'Late', hint: 'no window took them', of: (p) => p.outcomes.late, tone: 'warn' },
   { id: 'dead', name: 'Dead', hint: 'cannot be read as an event', of: (p) => p.outcomes.dead, tone: 'bad' },
   { id: 'rekeyed', name: 'Re-keyed', hint: 'sent to their partition', of: (p) => p.outcomes.rekeyed },
-  { id: 'fenced', name: 'Fenced', hint: 'delivered again, not counted again', of: (p) => p.outcomes.fenced },
+  { id: 'fenced', name: 'Fenced', hint: 'repeats recognised', of: (p) => p.outcomes.fenced },
 ];
 
 const history = { counted: [], lag: [] };
@@ -39,7 +39,7 @@ function remember(name, value) {
 export function start() {
   $('figures').append(
     ...figures.map((f) => figure(f.id, f.name, f.hint, f.tone)),
-    figure('lag', 'Lag', 'records not processed yet'),
+    figure('lag', 'Lag', 'records unread'),
     figure('watermark', 'Watermark', 'event time passed'),
   );
 }
@@ -54,7 +54,7 @@ export function show(p, store) {
     setFigure(f.id, number(total), perSecond ? `${rate(perSecond)} per second` : f.hint, series, f.tone && total > 0);
   }
   if (input) {
-    setFigure('lag', compact(input.lag), input.lag ? 'records not processed yet' : 'all read', remember('lag', input.lag));
+    setFigure('lag', compact(input.lag), input.lag ? 'records unread' : 'all read', remember('lag', input.lag));
     const [day, clock] = time(input.watermark).split(' ');
     setFigure('watermark', clock ?? '–', clock ? `${day}, event time` : 'event time passed');
   }

@@ -33,7 +33,7 @@ type commands struct {
 	API       apiCmd       `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
 	Topics    topicsCmd    `cmd:"" help:"Create the topics that are missing and check those that exist."`
 	Replay    replayCmd    `cmd:"" help:"Publish a file of events."`
-	Config    configCmd    `cmd:"" help:"Show the settings in effect and where each came from."`
+	Config    configCmd    `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 
@@ -92,6 +92,7 @@ func load(args []string, env environment) (*loaded, error) {
 	if len(args) == 1 && args[0] == "--version" {
 		args[0] = "version"
 	}
+	args, only := onlyShow(args)
 	var line commands
 	l := &loader{env: env, names: map[string][]string{}, sources: map[string]string{}}
 	helped := false
@@ -120,7 +121,18 @@ func load(args []string, env environment) (*loaded, error) {
 	if err := l.faulty(line.check(), cmd.check()); err != nil {
 		return nil, err
 	}
+	if only {
+		cmd = &configCmd{}
+	}
 	return &loaded{command: cmd, global: line.Global, settings: l.settings(parsed)}, nil
+}
+
+// onlyShow takes "config" off a whole command line behind it: its settings are checked and shown, and it does not run.
+func onlyShow(args []string) (line []string, only bool) {
+	if len(args) > 1 && args[0] == "config" && !strings.HasPrefix(args[1], "-") {
+		return args[1:], true
+	}
+	return args, false
 }
 
 // loader resolves what the command line leaves open and collects faults instead of stopping at the first.

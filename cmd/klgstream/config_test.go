@@ -240,6 +240,22 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// A command line behind "config" is checked and shown, and nothing of it runs.
+func TestConfigOfACommandLine(t *testing.T) {
+	got := effective(t, newOutside(), "processor", "--bound=1h", "--brokers=nowhere:1")
+	if got["bound"] != "1h # flag" || got["brokers"] != "nowhere:1 # flag" || got["ops-url"] == "" || got["store-url"] != "" {
+		t.Errorf("settings %v, want those of the processor", got)
+	}
+	if got := effective(t, newOutside(), "replay", "/does/not/exist", "--speed=60"); got["speed"] != "60 # flag" {
+		t.Errorf("settings %v, want those of the replay", got)
+	}
+	for _, args := range [][]string{{"processor", "--store-url=sqlite:x"}, {"processor", "stray"}, {"nothing"}, {"sink", "--store-url=x"}} {
+		if code := run(t.Context(), append([]string{"config"}, args...), newOutside().environment); code != exitUsage {
+			t.Errorf("config %q: exit code %d, want %d", args, code, exitUsage)
+		}
+	}
+}
+
 func TestUnknownFlagAndCommand(t *testing.T) {
 	for _, args := range [][]string{{"config", "--bond=3s"}, {"confg"}, {"config", "--bound"}} {
 		o := newOutside()

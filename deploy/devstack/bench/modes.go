@@ -1,0 +1,267 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+	"github.com/lovoo/goka/codec"
+	"github.com/lovoo/goka/storage"
+	"golang.org/x/sync/errgroup"
+
+	"klgstream.dev/processors/activity"
+	"klgstream.dev/processors/engine"
+)
+
+// mode is one way to read a topic of events; it returns when all of it is done, durably where the way is durable.
+type mode func(ctx context.Context, j job) error
+
+// job is what one measurement works on.
+type job struct {
+	Brokers []string
+	Input   string
+	Suffix  string // of the groups and topics of this measurement
+	Shape   Shape
+	Commit  time.Duration
+	Windows []string
+	Emit    string
+	ends    map[int32]int64
+	total   int64
+}
+
+var modes = map[string]mode{"raw": raw, "empty": empty, "stock": stock, "klgstream": product}
+
+func saramaConfig() *sarama.Config {
+	c := sarama.NewConfig()
+	c.Version = sarama.V2_8_0_0
+	c.Consumer.Fetch.Default = 1 << 20
+	c.ChannelBufferSize = 4096
+	c.Consumer.Offsets.Initial = sarama.OffsetOldest
+	return c
+}
+
+// raw reads all partitions with bare sarama consumers and does nothing.
+func raw(ctx context.Context, j job) error {
+	c, err := sarama.NewConsumer(j.Brokers, saramaConfig())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	for p, end := range j.ends {
+		if end == 0 {
+			continue
+		}
+		pc, err := c.ConsumePartition(j.Input, p, 0)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			defer pc.AsyncClose()
+			for {
+				select {
+				case m := <-pc.Messages():
+					if m.Offset == end-1 {
+						return nil
+					}
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// counter ends a goka processor when all events went through its callback.
+type counter struct {
+	seen atomic.Int64
+	done chan struct{}
+	want int64
+}
+
+func newCounter(want int64) *counter { return &counter{done: make(chan struct{}), want: want} }
+
+func (c *counter) one() {
+	if c.seen.Add(1) == c.want {
+		close(c.done)
+	}
+}
+
+// runGoka runs a group until the counter is full.
+func runGoka(ctx context.Context, j job, g *goka.GroupGraph, c *counter, opts ...goka.ProcessorOption) error {
+	cfg := goka.DefaultConfig()
+	cfg.Version = sarama.V2_8_0_0
+	cfg.Consumer.Offsets.Initial = sarama.OffsetOldest
+	cfg.Consumer.Fetch.Default = 1 << 20
+	cfg.ChannelBufferSize = 4096
+	goka.ReplaceGlobalConfig(cfg)
+	p, err := goka.NewProcessor(j.Brokers, g, append(opts, goka.WithLogger(silent{}), goka.WithHasher(engine.Hasher), goka.WithPartitionChannelSize(4096))...)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	select {
+	case <-c.done:
+		cancel()
+		return <-ended
+	case err := <-ended:
+		return fmt.Errorf("goka ended: %w", err)
+	}
+}
+
+type silent struct{}
+
+func (silent) Print(...any)          {}
+func (silent) Println(...any)        {}
+func (silent) Printf(string, ...any) {}
+
+// empty is goka with a callback that does nothing.
+func empty(ctx context.Context, j job) error {
+	c := newCounter(j.total)
+	return runGoka(ctx, j, goka.DefineGroup(goka.Group("empty-"+j.Suffix),
+		goka.Input(goka.Stream(j.Input), new(codec.Bytes), func(goka.Context, any) { c.one() })), c)
+}
+
+// stockEvent, stockState and their codecs are what a first program with goka looks like.
+type stockEvent struct {
+	Type         string    `json:"event_type"`
+	AircraftID   int64     `json:"aircraft_id"`
+	Registration string    `json:"registration_number"`
+	Timestamp    time.Time `json:"timestamp"`
+}
+
+type stockState struct {
+	Hours map[int64]*stockHour `json:"hours"`
+}
+
+type stockHour struct {
+	Registration string         `json:"registration_number"`
+	Start        int64          `json:"window_start"`
+	Count        int64          `json:"event_count"`
+	Types        map[string]int `json:"event_types"`
+	Last         time.Time      `json:"last_event_time"`
+}
+
+type jsonCodec[T any] struct{}
+
+func (jsonCodec[T]) Encode(v any) ([]byte, error) { return json.Marshal(v) }
+func (jsonCodec[T]) Decode(data []byte) (any, error) {
+	v := new(T)
+	return v, json.Unmarshal(data, v)
+}
+
+// stock is goka done the usual way: encoding/json, memory storage, one SetValue and one Emit per event.
+func stock(ctx context.Context, j job) error {
+	c := newCounter(j.total)
+	output := goka.Stream("stock-out-" + j.Suffix)
+	return runGoka(ctx, j, goka.DefineGroup(goka.Group("stock-"+j.Suffix),
+		goka.Input(goka.Stream(j.Input), jsonCodec[stockEvent]{}, func(ctx goka.Context, msg any) {
+			e := msg.(*stockEvent)
+			s, _ := ctx.Value().(*stockState)
+			if s == nil {
+				s = &stockState{Hours: make(map[int64]*stockHour)}
+			}
+			start := e.Timestamp.Truncate(time.Hour).UnixMilli()
+			h := s.Hours[start]
+			if h == nil {
+				h = &stockHour{Registration: e.Registration, Start: start, Types: make(map[string]int)}
+				s.Hours[start] = h
+			}
+			h.Count++
+			h.Types[e.Type]++
+			if e.Timestamp.After(h.Last) {
+				h.Last = e.Timestamp
+			}
+			ctx.SetValue(s)
+			ctx.Emit(output, ctx.Key(), h)
+			c.one()
+		}),
+		goka.Output(output, jsonCodec[stockHour]{}),
+		goka.Persist(jsonCodec[stockState]{})), c, goka.WithStorageBuilder(storage.MemoryBuilder()))
+}
+
+// product is klgstream with production settings, until its group has committed the end of the input.
+func product(ctx context.Context, j job) error {
+	p, err := newProduct(j, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	done := make(chan error, 1)
+	go func() { done <- waitCommitted(ctx, j, "klg-"+j.Suffix) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("the processor ended: %w", err)
+	case err := <-done:
+		cancel()
+		if err != nil {
+			return err
+		}
+		return <-ended
+	}
+}
+
+func newProduct(j job, log *slog.Logger) (*engine.Processor, error) {
+	g := "klg-" + j.Suffix
+	a, err := activity.New(activity.Config{
+		Windows: j.Windows, Group: g, Input: j.Input, Output: g + "-out", Late: g + "-late", Dead: g + "-dead",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return engine.New(engine.Config{
+		Brokers: j.Brokers, CommitInterval: j.Commit, Bound: j.Shape.Disorder, Idle: engine.IdleHold, Now: time.Now, Logger: log,
+	}, a)
+}
+
+// waitCommitted polls the group's offsets until they are at the end of the input.
+func waitCommitted(ctx context.Context, j job, group string) error {
+	client, err := sarama.NewClient(j.Brokers, saramaConfig())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin, err := sarama.NewClusterAdminFromClient(client)
+	if err != nil {
+		return err
+	}
+	ps := make([]int32, 0, len(j.ends))
+	for p := range j.ends {
+		ps = append(ps, p)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		resp, err := admin.ListConsumerGroupOffsets(group, map[string][]int32{j.Input: ps})
+		if err != nil {
+			continue
+		}
+		at := 0
+		for p, end := range j.ends {
+			if b := resp.GetBlock(j.Input, p); b != nil && b.Offset >= end || end == 0 {
+				at++
+			}
+		}
+		if at == len(j.ends) {
+			return nil
+		}
+	}
+}

@@ -43,6 +43,7 @@ type program struct {
 	stop  context.CancelFunc
 	ended chan int
 	o     *outside
+	errs  *locked
 }
 
 func launch(t *testing.T, args ...string) *program {
@@ -50,8 +51,9 @@ func launch(t *testing.T, args ...string) *program {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	p := &program{t: t, lines: make(chan string, 1000), stop: cancel, ended: make(chan int, 1), o: newOutside()}
+	p.errs = &locked{to: &p.o.errs}
 	p.o.stdout = in
-	p.o.stderr = &locked{to: &p.o.errs}
+	p.o.stderr = p.errs
 	go func() {
 		defer close(p.lines)
 		for s := bufio.NewScanner(out); s.Scan(); {
@@ -67,16 +69,46 @@ func launch(t *testing.T, args ...string) *program {
 	return p
 }
 
-// locked lets several goroutines write.
+// locked lets several goroutines write, and others wait for what they write.
 type locked struct {
-	mu sync.Mutex
-	to io.Writer
+	mu   sync.Mutex
+	to   io.Writer
+	text []byte
+	more chan struct{} // closed by the next write, if anyone waits
 }
 
 func (l *locked) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	if l.more != nil {
+		close(l.more)
+		l.more = nil
+	}
 	return l.to.Write(p)
+}
+
+// await returns what a pattern captures in all that was written, as soon as it is there.
+func (l *locked) await(t *testing.T, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for {
+		l.mu.Lock()
+		found := re.FindStringSubmatch(string(l.text))
+		if l.more == nil {
+			l.more = make(chan struct{})
+		}
+		more := l.more
+		l.mu.Unlock()
+		if found != nil {
+			return found
+		}
+		select {
+		case <-more:
+		case <-t.Context().Done():
+			t.Fatalf("nothing like %s was written", pattern)
+		}
+	}
 }
 
 // await returns what a pattern captures of the first line that matches it.

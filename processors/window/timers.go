@@ -75,12 +75,11 @@ func (t *Timers[K]) begin(at int64) *bucket[K] {
 
 // Advance fires all entries due at the watermark, about in the order of due. What yield schedules waits for the next Advance.
 func (t *Timers[K]) Advance(watermark int64, yield func(key K, due int64)) {
+	t.drain(watermark)
 	for len(t.times.items) > 0 && t.times.items[0] <= watermark>>bucketBits {
 		t.end(t.times.pop(lessTime), watermark)
 	}
-	for len(t.near.items) > 0 && t.near.items[0].due <= watermark {
-		t.ready = append(t.ready, t.near.pop(lessEntry))
-	}
+	t.drain(watermark)
 	ready := t.ready
 	t.ready = nil
 	for _, e := range ready {
@@ -88,6 +87,13 @@ func (t *Timers[K]) Advance(watermark int64, yield func(key K, due int64)) {
 	}
 	clear(ready)
 	t.ready = ready[:0]
+}
+
+// drain takes what is due from the buckets that were taken apart.
+func (t *Timers[K]) drain(watermark int64) {
+	for len(t.near.items) > 0 && t.near.items[0].due <= watermark {
+		t.ready = append(t.ready, t.near.pop(lessEntry))
+	}
 }
 
 // maxSpare bounds the memory that emptied buckets keep.

@@ -224,7 +224,7 @@ type pump struct {
 	feeds    []*feed
 	pipeline []byte // what was sent last, without its time
 	sent     time.Time
-	next     time.Time // the feeds are not asked again before
+	next     time.Time       // the feeds are not asked again before
 	failed   map[string]bool // what is logged as failing already
 }
 

@@ -337,3 +337,34 @@ func CompareColumns(v View, there []string) error {
 	}
 	return errors.Join(bad...)
 }
+
+// Uses tells whether the view's SELECT reads the relation of that name.
+func (v View) Uses(name string) bool {
+	return v.Name != name && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).MatchString(silent.ReplaceAllString(v.SQL, ""))
+}
+
+// silent is what of a statement names no relation: quoted text and comments.
+var silent = regexp.MustCompile(`'[^']*'|--[^\n]*`)
+
+// Dependent orders views so that each stands behind those it uses.
+func Dependent(list []View) []View {
+	var ordered []View
+	var visit func(v View, path int)
+	visit = func(v View, path int) {
+		if path > len(list) || slices.ContainsFunc(ordered, func(o View) bool { return o.Name == v.Name }) {
+			return // a circle is refused by the database
+		}
+		for _, other := range list {
+			if v.Uses(other.Name) {
+				visit(other, path+1)
+			}
+		}
+		if !slices.ContainsFunc(ordered, func(o View) bool { return o.Name == v.Name }) {
+			ordered = append(ordered, v)
+		}
+	}
+	for _, v := range list {
+		visit(v, 0)
+	}
+	return ordered
+}

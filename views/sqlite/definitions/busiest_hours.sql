@@ -16,4 +16,4 @@ WHERE NOT withdrawn
         SELECT min(window_definition) FROM windows
         WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
           AND window_end - window_start <= 3600000)
-GROUP BY 1
+GROUP BY window_start - (window_start % 3600000 + 3600000) % 3600000

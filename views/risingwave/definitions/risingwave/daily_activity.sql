@@ -1,0 +1,20 @@
+-- Each day over all aircraft. Events are taken from the first tumbling definition by name whose windows are at most a day
+-- long; without one the view is empty.
+-- columns:
+--   day timestamp: first instant of the day, UTC
+--   total_events integer: events counted in the day
+--   aircraft integer: aircraft that had an event in the day
+-- key: day
+-- order: day
+-- materialized
+SELECT date_trunc('day', w.window_start, 'UTC') AS day,
+       CAST(sum(w.event_count) AS bigint) AS total_events,
+       count(DISTINCT w.registration_number) AS aircraft
+FROM windows AS w
+JOIN (SELECT min(window_definition) AS window_definition
+      FROM (SELECT window_definition FROM windows
+            WHERE window_kind = 'tumbling' AND window_end - window_start <= INTERVAL '1 day'
+            GROUP BY window_definition) AS candidates) AS chosen
+  ON w.window_definition = chosen.window_definition
+WHERE NOT w.withdrawn
+GROUP BY date_trunc('day', w.window_start, 'UTC')

@@ -1,0 +1,24 @@
+-- Each aircraft on each day: how much it was used. Events are taken from the first tumbling definition by name whose windows
+-- are at most an hour long; without one the view is empty.
+-- columns:
+--   registration_number text: registration of the aircraft, upper case
+--   day timestamp: first instant of the day, UTC
+--   total_events integer: events counted in the day
+--   active_hours integer: hours of the day with an event
+--   first_event timestamp?: time of the day's earliest event
+--   last_event timestamp?: time of the day's latest event
+-- key: registration_number, day
+-- materialized
+SELECT registration_number,
+       window_start - (window_start % 86400000 + 86400000) % 86400000 AS day,
+       CAST(sum(event_count) AS bigint) AS total_events,
+       count(DISTINCT window_start - (window_start % 3600000 + 3600000) % 3600000) AS active_hours,
+       min(first_event_time) AS first_event,
+       max(last_event_time) AS last_event
+FROM windows
+WHERE NOT withdrawn
+  AND window_definition = (
+        SELECT min(window_definition) FROM windows
+        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
+          AND window_end - window_start <= 3600000)
+GROUP BY registration_number, window_start - (window_start % 86400000 + 86400000) % 86400000

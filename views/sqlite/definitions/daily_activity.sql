@@ -1,0 +1,19 @@
+-- Each day over all aircraft. Events are taken from the first tumbling definition by name whose windows are at most a day
+-- long; without one the view is empty.
+-- columns:
+--   day timestamp: first instant of the day, UTC
+--   total_events integer: events counted in the day
+--   aircraft integer: aircraft that had an event in the day
+-- key: day
+-- order: day
+-- materialized
+SELECT window_start - (window_start % 86400000 + 86400000) % 86400000 AS day,
+       CAST(sum(event_count) AS bigint) AS total_events,
+       count(DISTINCT registration_number) AS aircraft
+FROM windows
+WHERE NOT withdrawn
+  AND window_definition = (
+        SELECT min(window_definition) FROM windows
+        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
+          AND window_end - window_start <= 86400000)
+GROUP BY window_start - (window_start % 86400000 + 86400000) % 86400000

@@ -16,6 +16,7 @@ import (
 // prefix of the log decided about time (E5).
 type position struct {
 	input, loop int64 // next offset to read; -1 = nothing committed
+	table       int64 // end of the group table as committed; -1 = nothing committed
 	clock       clock
 }
 
@@ -178,6 +179,7 @@ type ledger struct {
 	group  string
 	input  string
 	loop   string // "" without re-keying
+	table  string
 	id     identity
 }
 
@@ -190,7 +192,7 @@ type member struct {
 
 // load reads the committed positions of partitions and refuses what another job or another shape of this one committed (E6).
 func (l *ledger) load(partitions []int32) (map[int32]position, error) {
-	topics := map[string][]int32{l.input: partitions}
+	topics := map[string][]int32{l.input: partitions, l.table: partitions}
 	if l.loop != "" {
 		topics[l.loop] = partitions
 	}
@@ -216,11 +218,24 @@ func (l *ledger) load(partitions []int32) (map[int32]position, error) {
 }
 
 func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, error) {
-	pos := position{input: -1, loop: -1, clock: clock{watermark: math.MinInt64}}
-	if err := l.readTopic(resp, l.input, p, &pos.input, &pos.clock); err != nil || l.loop == "" {
+	pos := position{input: -1, loop: -1, table: -1, clock: clock{watermark: math.MinInt64}}
+	var table, loop clock
+	if err := l.readTopic(resp, l.table, p, &pos.table, &table); err != nil {
 		return pos, err
 	}
-	var loop clock
+	if err := l.readTopic(resp, l.input, p, &pos.input, &pos.clock); err != nil {
+		return pos, err
+	}
+	if pos.table >= 0 && pos.input < 0 {
+		return pos, &RefusalError{
+			fmt.Sprintf("group %s has state in %s/%d but no position in %s/%d: the input topic was deleted and created anew, or its offsets were deleted",
+				l.group, l.table, p, l.input, p),
+			"count the new topic under another --group, or delete the group and its topics, then klgstream topics",
+		}
+	}
+	if l.loop == "" {
+		return pos, nil
+	}
 	if err := l.readTopic(resp, l.loop, p, &pos.loop, &loop); err != nil {
 		return pos, err
 	}
@@ -331,6 +346,12 @@ func (l *ledger) commit(m member, positions map[int32]position) error {
 func (l *ledger) add(req *sarama.OffsetCommitRequest, p int32, pos position) error {
 	own, others := pos.clock, clock{watermark: pos.clock.watermark}
 	own.sources = nil
+	table, err := (&clock{watermark: math.MinInt64}).pack(l.id)
+	if err != nil {
+		return err
+	}
+	// The table's end is committed beside the positions: where a broker forgets the positions of a deleted input, it remains.
+	req.AddBlockWithLeaderEpoch(l.table, p, pos.clock.table, -1, 0, table)
 	for _, s := range pos.clock.sources {
 		if s.partition == p {
 			own.sources = append(own.sources, s)

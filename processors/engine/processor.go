@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/IBM/sarama"
 )
 
 // Processor runs a job until its context ends: one run after another, each from the log (E2).
@@ -74,9 +76,9 @@ func (p *Processor) Run(ctx context.Context) error {
 			}
 			return nil
 		}
-		var refusal *RefusalError
-		if errors.As(err, &refusal) {
-			p.report(err)
+		refusal := p.refusal(err)
+		if refusal != nil {
+			p.report(refusal)
 			return fmt.Errorf("start processor %s: %w", p.job.group, refusal)
 		}
 		if err == nil {
@@ -94,6 +96,21 @@ func (p *Processor) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// refusal is what a restart would not change; nil if it might.
+func (p *Processor) refusal(err error) *RefusalError {
+	var r *RefusalError
+	if errors.As(err, &r) {
+		return r
+	}
+	if errors.Is(err, sarama.ErrInvalidSessionTimeout) {
+		return &RefusalError{
+			fmt.Sprintf("the brokers do not allow a session timeout of %v", p.config.SessionTimeout),
+			"choose --session-timeout within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms (by default 6s to 30m)",
+		}
+	}
+	return nil
 }
 
 // backoff doubles with each failure up to the limit, spread by ± 25 % so that replicas do not return in step.

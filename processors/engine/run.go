@@ -76,7 +76,7 @@ func (r *run[E, S]) connect() (err error) {
 	if r.config.RekeyOff {
 		loop = ""
 	}
-	r.ledger = &ledger{r.client, r.job.Group, r.job.Input, loop, newIdentity(r.job.Definition, r.count)}
+	r.ledger = &ledger{r.client, r.job.Group, r.job.Input, loop, r.topics.table, newIdentity(r.job.Definition, r.count)}
 	return nil
 }
 
@@ -242,7 +242,12 @@ type session[E, S any] struct {
 // begin reads where the claimed partitions stand and prepares them.
 func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	claimed := s.Claims()[r.job.Input]
-	positions, err := r.ledger.load(claimed)
+	// All partitions, not only the claimed ones: what contradicts the log anywhere is refused everywhere.
+	all := make([]int32, r.count)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	positions, err := r.ledger.load(all)
 	if err != nil {
 		return err
 	}

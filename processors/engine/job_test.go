@@ -1,0 +1,412 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"klgstream.dev/processors/engine"
+)
+
+// payment is an event that has nothing to do with aircraft, total its fold: no windows, the running sum of an account.
+type payment struct {
+	account []byte
+	cents   int64
+	at      int64
+}
+
+type total struct {
+	cents, payments int64
+	told            bool
+}
+
+// ledgerTopology reads "account cents ms" and emits "cents/payments" per account.
+type ledgerTopology struct{}
+
+type badPayment struct{ error }
+
+func (badPayment) Reason() string { return "bad_payment" }
+
+func (ledgerTopology) Decode(dst *payment, r *engine.Record) error {
+	f := strings.Fields(string(r.Value))
+	if len(f) != 3 {
+		return badPayment{fmt.Errorf("%d fields, want 3", len(f))}
+	}
+	var err1, err2 error
+	dst.account = []byte(f[0])
+	dst.cents, err1 = strconv.ParseInt(f[1], 10, 64)
+	dst.at, err2 = strconv.ParseInt(f[2], 10, 64)
+	return errors.Join(err1, err2)
+}
+func (ledgerTopology) Key(e *payment) []byte { return e.account }
+func (ledgerTopology) Time(e *payment) int64 { return e.at }
+func (ledgerTopology) Fold(s *total, watermark int64, e *payment) bool {
+	if e.at <= watermark {
+		return false
+	}
+	s.cents, s.payments, s.told = s.cents+e.cents, s.payments+1, false
+	return true
+}
+func (ledgerTopology) Touch(s *total) { s.told = false }
+func (ledgerTopology) Collect(key string, s *total, _ int64, emit engine.Emit) {
+	if !s.told {
+		s.told = true
+		emit([]byte(key), fmt.Appendf(nil, "%d/%d", s.cents, s.payments))
+	}
+}
+func (ledgerTopology) Advance(string, *total, int64, engine.Emit) {}
+func (ledgerTopology) Settle(*total, int64)                       {}
+func (ledgerTopology) Due(*total) int64                           { return math.MaxInt64 }
+func (ledgerTopology) Idle(s *total) bool                         { return s.told }
+func (ledgerTopology) Append(dst []byte, s *total) []byte {
+	return binary.AppendVarint(binary.AppendVarint(dst, s.cents), s.payments)
+}
+func (ledgerTopology) Parse(s *total, data []byte, _ int64) error {
+	var n int
+	s.cents, n = binary.Varint(data)
+	s.payments, _ = binary.Varint(data[n:])
+	s.told = true
+	return nil
+}
+
+func ledgerJob() engine.Job[payment, total] {
+	return engine.Job[payment, total]{
+		Group: "ledger", Input: "payments", Output: "totals", Late: "payments-late", Dead: "payments-dead", Definition: "v1",
+		New: func() engine.Topology[payment, total] { return ledgerTopology{} },
+	}
+}
+
+var ledgerTopics = []string{"payments", "totals", "payments-late", "payments-dead", "ledger-table", "ledger-loop"}
+
+// world is a broker with the ledger's topics.
+type world struct {
+	*testing.T
+	cluster *kfake.Cluster
+	brokers []string
+	n       int32
+	client  sarama.Client
+}
+
+func newWorld(t *testing.T, partitions int32) *world {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, ledgerTopics...),
+		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "100"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	cfg := sarama.NewConfig()
+	cfg.Version = sarama.V2_8_0_0
+	cfg.Producer.Return.Successes = true
+	cfg.Producer.Partitioner = sarama.NewManualPartitioner
+	client, err := sarama.NewClient(c.ListenAddrs(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return &world{t, c, c.ListenAddrs(), partitions, client}
+}
+
+// pay publishes payments, one partition after the other, whatever their account.
+func (w *world) pay(lines ...string) {
+	w.Helper()
+	p, err := sarama.NewSyncProducerFromClient(w.client)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer p.Close()
+	for i, l := range lines {
+		m := &sarama.ProducerMessage{Topic: "payments", Partition: int32(i) % w.n}
+		if l != "" {
+			m.Value = sarama.StringEncoder(l)
+		}
+		if _, _, err := p.SendMessage(m); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+// process runs the ledger until the returned function is called or the test ends.
+func (w *world) process(change func(*engine.Config)) (stop func() error, p *engine.Processor) {
+	w.Helper()
+	c := engine.Config{
+		Brokers: w.brokers, CommitInterval: 5 * time.Millisecond, SessionTimeout: 2 * time.Second, Now: time.Now, Idle: engine.IdleHold,
+		MaxFutureSkew: -1, Logger: slog.New(slog.NewTextHandler(w.Output(), nil)), Bound: time.Hour,
+	}
+	if change != nil {
+		change(&c)
+	}
+	p, err := engine.New(c, ledgerJob())
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
+	w.Cleanup(func() { _ = stop() })
+	return stop, p
+}
+
+// read yields a topic's records, all partitions together, until it returns true.
+func (w *world) read(topic string, until func(*sarama.ConsumerMessage) bool) {
+	w.Helper()
+	consumer, err := sarama.NewConsumerFromClient(w.client)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer consumer.Close()
+	all := make(chan *sarama.ConsumerMessage)
+	stop := make(chan struct{})
+	defer close(stop)
+	for p := range w.n {
+		pc, err := consumer.ConsumePartition(topic, p, sarama.OffsetOldest)
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer pc.AsyncClose()
+		go func() {
+			for m := range pc.Messages() {
+				select {
+				case all <- m:
+				case <-stop:
+					return
+				}
+			}
+		}()
+	}
+	for m := range all {
+		if until(m) {
+			return
+		}
+	}
+}
+
+// totals reads the output until every account has the wanted total; the last record of a key counts.
+func (w *world) totals(want map[string]string) {
+	w.Helper()
+	got := make(map[string]string)
+	w.read("totals", func(m *sarama.ConsumerMessage) bool {
+		got[string(m.Key)] = string(m.Value)
+		for k, v := range want {
+			if got[k] != v {
+				return false
+			}
+		}
+		return len(got) == len(want)
+	})
+}
+
+// The engine knows no aircraft: another event, another fold, another state.
+func TestAnotherJob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3)
+	want := make(map[string]string)
+	var lines []string
+	for i := range 300 {
+		lines = append(lines, fmt.Sprintf("acc%d %d %d", i%7, i, 1_000_000+i))
+	}
+	for a := range 7 {
+		cents, n := 0, 0
+		for i := a; i < 300; i += 7 {
+			cents, n = cents+i, n+1
+		}
+		want[fmt.Sprintf("acc%d", a)] = fmt.Sprintf("%d/%d", cents, n)
+	}
+	w.pay(lines...)
+	stop, _ := w.process(nil)
+	w.totals(want)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A run that goes on where another stopped counts nothing twice and loses nothing.
+func TestRestartGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	for i := 1; i <= 4; i++ {
+		w.pay("a 1 1000", "b 10 1000", "a 1 1001")
+		stop, _ := w.process(nil)
+		w.totals(map[string]string{"a": fmt.Sprintf("%d/%d", 2*i, 2*i), "b": fmt.Sprintf("%d/%d", 10*i, i)})
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What cannot be decoded is kept with where it came from and why, byte for byte; the rest goes on.
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 1000", "nonsense", "", "a 2 x", "a 2 1001")
+	reg := prometheus.NewRegistry()
+	w.process(func(c *engine.Config) { c.Registerer = reg })
+	w.totals(map[string]string{"a": "3/2"})
+	want := []struct{ value, reason, offset string }{{"nonsense", "bad_payment", "1"}, {"", "bad_payment", "2"}, {"a 2 x", "undecodable", "3"}}
+	i := 0
+	w.read("payments-dead", func(m *sarama.ConsumerMessage) bool {
+		h := make(map[string]string)
+		for _, x := range m.Headers {
+			h[string(x.Key)] = string(x.Value)
+		}
+		x := want[i]
+		if string(m.Value) != x.value || h["klg-reason"] != x.reason || h["klg-source-offset"] != x.offset ||
+			h["klg-source-topic"] != "payments" || h["klg-source-partition"] != "0" || h["klg-detail"] == "" {
+			t.Errorf("letter %d: %q %v, want %v", i, m.Value, h, x)
+		}
+		i++
+		return i == len(want)
+	})
+	if lint, err := testutil.GatherAndLint(reg); err != nil || len(lint) > 0 {
+		t.Errorf("metrics: %v %v", lint, err)
+	}
+}
+
+// Without re-keying an event in a foreign partition is told, not counted in the wrong place.
+func TestRekeyOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	foreign := int32(1) // where pay puts the second line
+	if engine.PartitionOf([]byte("a"), 2) == foreign {
+		foreign = 0
+	}
+	lines := []string{"a 1 1000", "a 2 1000"}
+	w.pay(lines...)
+	w.process(func(c *engine.Config) { c.RekeyOff = true })
+	w.totals(map[string]string{"a": map[int32]string{1: "1/1", 0: "2/1"}[foreign]})
+	w.read("payments-dead", func(m *sarama.ConsumerMessage) bool {
+		if string(m.Value) != lines[foreign] {
+			t.Errorf("dead: %q", m.Value)
+		}
+		return true
+	})
+}
+
+// An event whose time is behind the watermark is late, and says of what.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 5000000", "a 2 9000000", "b 7 1000")
+	w.process(nil)
+	w.totals(map[string]string{"a": "3/2"})
+	w.read("payments-late", func(m *sarama.ConsumerMessage) bool {
+		if string(m.Value) != "b 7 1000" {
+			t.Errorf("late: %q", m.Value)
+		}
+		return true
+	})
+}
+
+// E6: a start that would contradict the log is refused with the mend, and nothing is written.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		spoil func(w *world, c *engine.Config)
+		says  string
+	}{
+		"input recreated": {func(w *world, _ *engine.Config) { w.recreate("payments", 2) }, "no position in payments"},
+		"table recreated": {func(w *world, _ *engine.Config) { w.recreate("ledger-table", 2) }, "group table"},
+		"more partitions": {func(w *world, _ *engine.Config) {
+			for _, topic := range []string{"payments", "totals", "ledger-table", "ledger-loop"} {
+				if err := w.admin().CreatePartitions(topic, 4, nil, false); err != nil {
+					w.Fatal(err)
+				}
+			}
+		}, "klgstream state export"},
+		"output of other partitions": {func(w *world, _ *engine.Config) { w.recreate("totals", 3) }, "totals has 3 partitions"},
+		"no late topic":              {func(w *world, _ *engine.Config) { w.drop("payments-late") }, "klgstream topics"},
+		"foreign commits": {func(w *world, _ *engine.Config) { w.commit("ledger", "payments", 0, 1, "theirs") },
+			"not written by this version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2)
+			w.pay("a 1 1000", "b 2 1000", "c 3 1000", "d 4 1000")
+			stop, _ := w.process(nil)
+			w.totals(map[string]string{"a": "1/1", "b": "2/1", "c": "3/1", "d": "4/1"})
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			var cfg engine.Config
+			tt.spoil(w, &cfg)
+			_, p := w.process(nil)
+			var refusal *engine.RefusalError
+			err := wait(t, p)
+			if !errors.As(err, &refusal) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want a refusal that says %q", err, tt.says)
+			}
+		})
+	}
+}
+
+// wait polls a processor until it says that it is refused.
+func wait(t *testing.T, p *engine.Processor) error {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var refusal *engine.RefusalError
+		if err := p.Ready(); errors.As(err, &refusal) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			return p.Ready()
+		}
+	}
+}
+
+func (w *world) admin() sarama.ClusterAdmin {
+	w.Helper()
+	a, err := sarama.NewClusterAdmin(w.brokers, w.client.Config())
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = a.Close() })
+	return a
+}
+
+func (w *world) drop(topic string) {
+	w.Helper()
+	if err := w.admin().DeleteTopic(topic); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) recreate(topic string, n int32) {
+	w.Helper()
+	w.drop(topic)
+	if err := w.admin().CreateTopic(topic, &sarama.TopicDetail{NumPartitions: n, ReplicationFactor: 1}, false); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// commit writes an offset as another program would.
+func (w *world) commit(group, topic string, partition int32, offset int64, metadata string) {
+	w.Helper()
+	b, err := w.client.Coordinator(group)
+	if err != nil {
+		w.Fatal(err)
+	}
+	req := &sarama.OffsetCommitRequest{Version: 2, ConsumerGroup: group, ConsumerGroupGeneration: -1}
+	req.AddBlock(topic, partition, offset, 0, metadata)
+	resp, err := b.CommitOffset(req)
+	if err != nil || resp.Errors[topic][partition] != sarama.ErrNoError {
+		w.Fatal(err, resp)
+	}
+}

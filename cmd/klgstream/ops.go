@@ -42,8 +42,18 @@ func newOps(log *slog.Logger) *ops {
 	return o
 }
 
-// watch makes /readyz depend on a part. All parts are named before the listener runs.
-func (o *ops) watch(name string, part readiness) { o.checks = append(o.checks, opsCheck{name, part}) }
+// watch makes /readyz and klgstream_ready depend on a part. All parts are named before the listener runs.
+func (o *ops) watch(name string, part readiness) {
+	o.checks = append(o.checks, opsCheck{name, part})
+	o.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "klgstream_ready", Help: "1 while the part can do its work, else 0; /readyz says what is missing.", ConstLabels: prometheus.Labels{"part": name},
+	}, func() float64 {
+		if part.Ready() != nil {
+			return 0
+		}
+		return 1
+	}))
+}
 
 // handler serves what operators ask.
 func (o *ops) handler() http.Handler {

@@ -51,6 +51,9 @@ func TestOps(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &states); err != nil || code != http.StatusServiceUnavailable {
 		t.Errorf("not ready: status %d, error %v", code, err)
 	}
+	if _, body := ask(t, h, "/metrics"); !strings.Contains(body, `klgstream_ready{part="sink"} 0`) || !strings.Contains(body, `klgstream_ready{part="api"} 1`) {
+		t.Errorf("metrics do not tell that the sink is not ready and the API is: %s", body)
+	}
 	if states["sink"] != "recovering 2 of 4 partitions" || states["api"] != "ready" {
 		t.Errorf("states %v", states)
 	}
@@ -62,7 +65,7 @@ func TestOps(t *testing.T) {
 // Two roles of one process have a registry each.
 func TestOpsRegistriesAreApart(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	if newOps(log).registry == newOps(log).registry {
+	if one, other := newOps(log), newOps(log); one.registry == other.registry {
 		t.Error("two listeners share a registry")
 	}
 }

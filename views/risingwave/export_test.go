@@ -9,3 +9,6 @@ func Setting(ctx context.Context, s *Store, name string) (value string) {
 	}
 	return value
 }
+
+// Statements splits a script.
+var Statements = statements

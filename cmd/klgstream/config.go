@@ -27,7 +27,7 @@ A setting is looked for among the flags, then in the environment (the name in pa
 type commands struct {
 	Global `group:"global"`
 
-	Dev       devCmd       `cmd:"" help:"Run everything in this process, fed by a replay of real flights."`
+	Dev       devCmd       `cmd:"" set:"idle=hold" help:"Run everything in this process, fed by a replay of real flights."`
 	Processor processorCmd `cmd:"" help:"Count events in windows. Run as many as the input has partitions, or fewer."`
 	Sink      sinkCmd      `cmd:"" help:"Load window results into the store. Run as many as the output has partitions, or fewer."`
 	API       apiCmd       `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
@@ -114,7 +114,7 @@ func load(args []string, env environment) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w\nrun \"klgstream --help\" for what there is", err)
 	}
-	cmd, ok := parsed.Selected().Target.Addr().Interface().(command)
+	cmd, ok := reflect.TypeAssert[command](parsed.Selected().Target.Addr())
 	if !ok {
 		return nil, fmt.Errorf("%q needs a subcommand", parsed.Command())
 	}
@@ -330,6 +330,7 @@ func (c collector[T]) Decode(ctx *kong.DecodeContext, target reflect.Value) erro
 	text := fmt.Sprint(token.Value)
 	value, err := c.parse(text)
 	if err != nil {
+		//nolint:nilerr // it is told of with all other faults
 		c.loader.faults = append(c.loader.faults, fmt.Errorf("--%s: %q is not %s", ctx.Value.Name, text, c.want))
 		return nil
 	}
@@ -411,20 +412,17 @@ func (f *configFile) add(path string, key, value *yaml.Node, known map[string]bo
 
 // plain is a value or list of values as it would stand on the command line.
 func plain(n *yaml.Node) (string, bool) {
-	switch n.Kind {
-	case yaml.ScalarNode:
+	if n.Kind == yaml.ScalarNode {
 		return n.Value, true
-	case yaml.SequenceNode:
-		values := make([]string, 0, len(n.Content))
-		for _, item := range n.Content {
-			if item.Kind != yaml.ScalarNode {
-				return "", false
-			}
-			values = append(values, item.Value)
-		}
-		return kong.JoinEscaped(values, ','), true
 	}
-	return "", false
+	values := make([]string, 0, len(n.Content))
+	for _, item := range n.Content {
+		if item.Kind != yaml.ScalarNode {
+			return "", false
+		}
+		values = append(values, item.Value)
+	}
+	return kong.JoinEscaped(values, ','), n.Kind == yaml.SequenceNode
 }
 
 // masked stands for a secret.

@@ -30,7 +30,7 @@ type devCmd struct {
 	BrokerAddr   string `default:"127.0.0.1:19092" placeholder:"HOST:PORT" help:"Where the embedded broker listens. Default ${default}." group:"command"`
 	Replay       `group:"replay"`
 	HTTP         `group:"http"`
-	Meaning      `group:"meaning" set:"bound=6h" set:"idle=hold"`
+	Meaning      `group:"meaning" set:"bound=6h"`
 	Engine       `group:"engine"`
 	ProcessorOps `group:"ops"`
 	Partitions   int32 `default:"4" placeholder:"N" help:"Partitions of the input, table, loop and output topics. Default ${default}." group:"plan"`

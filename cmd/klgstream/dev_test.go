@@ -132,7 +132,7 @@ func (p *program) end() int {
 
 // wait returns the exit code once the program has ended by itself.
 func (p *program) wait() int {
-	for range p.lines { //nolint:revive // until it has closed its output
+	for range p.lines { // until it has closed its output
 	}
 	code := <-p.ended
 	p.ended <- code

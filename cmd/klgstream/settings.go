@@ -368,5 +368,6 @@ func address(flag, value string, least uint64) error {
 
 // isNotName tells characters that neither topics nor client ids may have.
 func isNotName(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
+	letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+	return !letter && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
 }

@@ -133,29 +133,34 @@ func (a topicAdmin) describe(plan []topic) (map[string]found, error) {
 		case !errors.Is(t.Err, sarama.ErrNoError):
 			return nil, fmt.Errorf("describe topic %q: %w", t.Name, t.Err)
 		}
-		config, err := a.config(t.Name)
-		if err != nil {
-			return nil, err
-		}
-		f := found{partitions: int32(len(t.Partitions)), config: config}
+		f := found{partitions: int32(len(t.Partitions)), config: map[string]string{}}
 		if len(t.Partitions) > 0 {
 			f.replication = int16(len(t.Partitions[0].Replicas))
 		}
 		actual[t.Name] = f
 	}
-	return actual, nil
+	return actual, a.configs(actual)
 }
 
-func (a topicAdmin) config(topic string) (map[string]string, error) {
-	entries, err := a.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})
+// configs fills in the settings of topics.
+func (a topicAdmin) configs(topics map[string]found) error {
+	var ask []*sarama.ConfigResource
+	for name := range topics {
+		ask = append(ask, &sarama.ConfigResource{Type: sarama.TopicResource, Name: name})
+	}
+	answers, err := a.DescribeConfigs(ask, sarama.DescribeConfigsOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("describe settings of topic %q: %w", topic, err)
+		return fmt.Errorf("describe settings of topics: %w", err)
 	}
-	config := make(map[string]string, len(entries))
-	for _, e := range entries {
-		config[e.Name] = e.Value
+	for _, answer := range answers {
+		if answer.ErrorCode != sarama.ErrNoError {
+			return fmt.Errorf("describe settings of topic %q: %w", answer.Name, answer.ErrorCode)
+		}
+		for _, e := range answer.Configs {
+			topics[answer.Name].config[e.Name] = e.Value
+		}
 	}
-	return config, nil
+	return nil
 }
 
 // topicPoll is how often await asks.

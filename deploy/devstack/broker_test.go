@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -228,7 +227,6 @@ func TestCluster(t *testing.T) {
 	if !seen {
 		t.Error("the control function saw no request")
 	}
-	var _ *kfake.Cluster = b.Cluster()
 }
 
 func TestFlights(t *testing.T) {

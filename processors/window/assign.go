@@ -76,29 +76,40 @@ func (g *grid) slice(t int64) (Span, bool) {
 // holds is true if a slice can have this span: a stretch between borders, or one whose events missed some windows.
 func (g *grid) holds(s Span) bool {
 	slice, ok := g.slice(s.Start)
-	late := s.End > slice.End && s.End == g.first(s) && s.End <= g.last(s)
-	return ok && slice.Start == s.Start && (slice.End == s.End || late && g.first(s) > g.first(slice))
+	late := s.End > g.first(slice) && s.End <= g.last(slice) && s.End == floor(s.End, g.offset+g.rest, g.step)
+	return ok && slice.Start == s.Start && (s.End == slice.End || late)
 }
 
 // first is the end of the first window that holds the slice.
 func (g *grid) first(slice Span) int64 {
+	if g.rest == 0 {
+		return slice.End // starts are ends
+	}
 	return floor(slice.End-1, g.offset+g.rest, g.step) + g.step
 }
 
 // last is the end of the last window that holds the slice.
 func (g *grid) last(slice Span) int64 {
-	if g.kind == Cumulating {
+	switch {
+	case g.kind == Cumulating:
 		return floor(slice.Start, g.offset, g.size) + g.size
+	case g.rest == 0:
+		return slice.Start + g.size
 	}
 	return floor(slice.Start, g.offset, g.step) + g.size
 }
 
+// start is the start of the window that ends at end.
+func (g *grid) start(end int64) int64 {
+	if g.kind == Cumulating {
+		return floor(end-1, g.offset, g.size)
+	}
+	return end - g.size
+}
+
 // span is the window that ends at end, in instants.
 func (g *grid) span(end int64) Span {
-	start := end - g.size
-	if g.kind == Cumulating {
-		start = floor(end-1, g.offset, g.size)
-	}
+	start := g.start(end)
 	if g.zone != nil {
 		return Span{g.zone.first(start), g.zone.after(end)}
 	}

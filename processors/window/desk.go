@@ -25,12 +25,56 @@ type part[A any] struct {
 	slice       *Slice[A]
 	first, last int64
 	chosen      bool
-	late        bool // the first window is not the one that the order of parts lets expect: summed apart
+	late        bool // its events missed the first windows, so it does not come in order: it is summed apart
 }
 
+// sum is an accumulator of its own.
 type sum[A any] struct {
 	acc   A
 	count int64
+}
+
+// merger is the part of a Fold that knows no events.
+type merger[A any] struct {
+	merge func(dst, src *A)
+	reset func(*A)
+}
+
+func (f *Fold[E, A]) half() merger[A] { return merger[A]{f.Merge, f.Reset} }
+
+// total adds up accumulators and copies none as long as there is only one.
+type total[A any] struct {
+	fold  merger[A]
+	spare *A
+	acc   *A
+	count int64
+}
+
+func (t *total[A]) add(acc *A, count int64) {
+	switch {
+	case count == 0:
+		return
+	case t.count == 0:
+		t.acc = acc
+	case t.acc != t.spare:
+		t.fold.reset(t.spare)
+		t.fold.merge(t.spare, t.acc)
+		t.acc = t.spare
+		fallthrough
+	default:
+		t.fold.merge(t.acc, acc)
+	}
+	t.count += count
+}
+
+func (s *sum[A]) clear(fold merger[A]) {
+	fold.reset(&s.acc)
+	s.count = 0
+}
+
+func (s *sum[A]) add(acc *A, count int64, fold merger[A]) {
+	fold.merge(&s.acc, acc)
+	s.count += count
 }
 
 // clear leaves only what can be reused.
@@ -45,94 +89,68 @@ func (d *desk[A]) seek(end int64) (int64, bool) {
 		d.gone++
 	}
 	best := Never
-	for i := d.gone; i < len(d.parts); i++ {
-		p := &d.parts[i]
-		if best == end || p.slice.Start >= best {
-			break
-		}
-		if p.chosen {
+	for i := d.gone; i < len(d.parts) && best > end && d.parts[i].slice.Start < best; i++ {
+		if p := &d.parts[i]; p.chosen {
 			best = min(best, max(p.first, end))
 		}
+	}
+	for d.gone < len(d.parts) && d.parts[d.gone].last < best {
+		d.gone++
 	}
 	return best, best != Never
 }
 
-// sum is the fold and the count of the window that ends at end, which must be later than those before.
-func (d *desk[A]) sum(end int64, merge func(dst, src *A), reset func(*A)) (*A, int64) {
-	d.slide(end, merge, reset)
-	acc, count := &d.newer.acc, d.newer.count
-	join := func(other *A, n int64) {
-		switch {
-		case n == 0:
-			return
-		case count == 0:
-			acc = other
-		default:
-			if acc != &d.acc {
-				reset(&d.acc)
-				merge(&d.acc, acc)
-				acc = &d.acc
-			}
-			merge(acc, other)
-		}
-		count += n
-	}
+// sum adds up the window that ends at end, which the last seek has found.
+func (d *desk[A]) sum(end int64, t *total[A]) {
+	d.slide(end, t.fold)
+	t.add(&d.newer.acc, d.newer.count)
 	if d.gone < d.turn {
 		older := &d.older[d.gone-d.base]
-		join(&older.acc, older.count)
+		t.add(&older.acc, older.count)
 	}
+	d.sumLate(end, t)
+}
+
+// sumLate adds the parts that are summed apart.
+func (d *desk[A]) sumLate(end int64, t *total[A]) {
 	for i := d.gone; i < len(d.parts) && d.parts[i].slice.Start < end; i++ {
 		if p := &d.parts[i]; p.late && p.first <= end {
-			join(&p.slice.Acc, p.slice.Count)
+			t.add(&p.slice.Acc, p.slice.Count)
 		}
 	}
-	return acc, count
 }
 
 // slide lets go what the window that ends at end does not count any more, and takes in what it counts now.
-func (d *desk[A]) slide(end int64, merge func(dst, src *A), reset func(*A)) {
-	for d.gone < len(d.parts) && d.parts[d.gone].last < end {
-		d.gone++
-	}
+func (d *desk[A]) slide(end int64, fold merger[A]) {
 	if d.gone > d.turn {
-		d.flip(merge, reset)
+		d.flip(fold)
 	}
 	if d.next == d.turn {
-		reset(&d.newer.acc)
-		d.newer.count = 0
+		d.newer.clear(fold)
 	}
-	for ; d.next < len(d.parts); d.next++ {
-		p := &d.parts[d.next]
-		if p.late {
-			continue
+	for ; d.next < len(d.parts) && d.parts[d.next].slice.Start < end; d.next++ {
+		if p := &d.parts[d.next]; !p.late {
+			d.newer.add(&p.slice.Acc, p.slice.Count, fold)
 		}
-		if p.first > end {
-			return
-		}
-		merge(&d.newer.acc, &p.slice.Acc)
-		d.newer.count += p.slice.Count
 	}
 }
 
 // flip makes the newer half the older one.
-func (d *desk[A]) flip(merge func(dst, src *A), reset func(*A)) {
+func (d *desk[A]) flip(fold merger[A]) {
 	d.base, d.turn = d.gone, max(d.next, d.gone)
 	d.next = d.turn
 	for len(d.older) < d.turn-d.base {
 		d.older = append(d.older, sum[A]{})
 	}
-	for i := d.turn - 1; i >= d.gone; i-- {
+	for i := d.turn - 1; i >= d.base; i-- {
 		older := &d.older[i-d.base]
-		reset(&older.acc)
-		older.count = 0
+		older.clear(fold)
 		if i+1 < d.turn {
 			after := &d.older[i+1-d.base]
-			merge(&older.acc, &after.acc)
-			older.count = after.count
+			older.add(&after.acc, after.count, fold)
 		}
 		if p := &d.parts[i]; !p.late {
-			merge(&older.acc, &p.slice.Acc)
-			older.count += p.slice.Count
+			older.add(&p.slice.Acc, p.slice.Count, fold)
 		}
 	}
 }

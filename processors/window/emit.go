@@ -46,7 +46,10 @@ func (o *Operator[E, A]) Advance(s *State[A], watermark int64, yield func(*Resul
 	o.desks.Put(d)
 	for i := range s.Slices {
 		sl := &s.Slices[i]
-		sl.Closed = sl.Closed || o.lastClosing(sl) <= watermark
+		if !sl.Closed && o.lastClosing(sl) > watermark {
+			break // later slices close later
+		}
+		sl.Closed = true
 	}
 	o.reschedule(s)
 }
@@ -153,11 +156,30 @@ func (o *Operator[E, A]) emitShared(s *State[A], d *desk[A], yield func(*Result[
 			break
 		}
 		if tell, final := d.judge(closes); tell && !o.grid.repeats(end) {
-			acc, count := d.sum(end, o.fold.Merge, o.fold.Reset)
-			d.result = Result[A]{Span: o.grid.span(end), Acc: acc, Count: count, Revision: revision(count, final), Final: final}
+			sum := o.sum(s, d, end, final)
+			d.result = Result[A]{Span: o.grid.span(end), Acc: sum.acc, Count: sum.count, Revision: revision(sum.count, final), Final: final}
 			yield(&d.result)
 		}
 		end += o.grid.step
 	}
 	d.clear()
+}
+
+// sum folds the slices of the window that ends at end.
+func (o *Operator[E, A]) sum(s *State[A], d *desk[A], end int64, final bool) (t total[A]) {
+	t = total[A]{fold: o.fold.half(), spare: &d.acc}
+	if !d.advance || !final || len(s.Slices) < tailFrom {
+		d.sum(end, &t)
+		return t
+	}
+	if s.tail == nil {
+		s.tail = new(tail[A])
+	}
+	start := o.grid.start(end)
+	from := start
+	if o.definition.Kind == Hopping {
+		from += o.grid.size / 2
+	}
+	s.tail.extend(d, start, from, end, &t)
+	return t
 }

@@ -34,16 +34,23 @@ func anyOptions(t *rapid.T) Options {
 	}
 }
 
-// anyStream draws events around zero, in order but for a jitter.
-func anyStream(t *rapid.T) []event {
-	n := rapid.IntRange(1, 40).Draw(t, "events")
-	events := make([]event, n)
+// arrival is an event and the watermark after it.
+type arrival struct {
+	event
+	after int64
+}
+
+// anyStream draws events around zero, in order but for a jitter, and watermarks a bound behind them.
+func anyStream(t *rapid.T) []arrival {
+	n, bound := rapid.IntRange(1, 40).Draw(t, "events"), rapid.Int64Range(0, 25).Draw(t, "bound")
+	stream := make([]arrival, n)
 	at := rapid.Int64Range(-60, 20).Draw(t, "start")
-	for i := range events {
+	for i := range stream {
 		at += rapid.Int64Range(0, 9).Draw(t, "step")
-		events[i] = event{ID: i, TS: at - rapid.Int64Range(0, 40).Draw(t, "behind")*rapid.Int64Range(0, 1).Draw(t, "disorder")}
+		ts := at - rapid.Int64Range(0, 40).Draw(t, "behind")*rapid.Int64Range(0, 1).Draw(t, "disorder")
+		stream[i] = arrival{event{ID: i, TS: ts}, ts - bound - 1}
 	}
-	return events
+	return stream
 }
 
 // compareRows fails unless the store shows what the model says. On close, a session that fired and then grew shows as it fired until it
@@ -70,27 +77,25 @@ func compareRows(t fataler, what string, r *rig, m *model, watermark int64) {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d, o := anyDefinition(t), anyOptions(t)
-		events, bound := anyStream(t), rapid.Int64Range(0, 25).Draw(t, "bound")
-		runModel(t, d, o, events, bound)
+		runModel(t, d, o, anyStream(t), func() int { return rapid.IntRange(0, 9).Draw(t, "then") })
 	})
 }
 
-func runModel(t *rapid.T, d Definition, o Options, events []event, bound int64) {
+// runModel compares the operator with the model over a stream; after each event, `then` draws what the caller does, of 10 things.
+func runModel(t fataler, d Definition, o Options, stream []arrival, then func() int) {
 	op, err := New(d, o, bagFold())
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
 	r, m := newRig(t, op, o), newModel(d, o)
-	watermark, settled, repeats := int64(earliest), int64(earliest), false
-	for _, e := range events {
-		want, got := m.add(watermark, e), r.add(watermark, e)
+	watermark, settled, repeats := int64(none), int64(none), false
+	for _, e := range stream {
+		want, got := m.add(watermark, e.event), r.add(watermark, e.event)
 		if got != want {
 			t.Fatalf("%s: event %+v at watermark %d is %v, want %v\n%+v", d, e, watermark, got, want, m.byEnd())
 		}
-		watermark = max(watermark, e.TS-bound-1)
-		then := rapid.IntRange(0, 9).Draw(t, "then")
-		repeats = repeats || then >= 6
-		switch then {
+		watermark = max(watermark, e.after)
+		switch act := then(); act {
 		case 0, 1:
 			r.advance(watermark)
 		case 2:
@@ -106,15 +111,18 @@ func runModel(t *rapid.T, d Definition, o Options, events []event, bound int64) 
 			op.Settle(&r.state, settled)
 		case 6:
 			op.Touch(&r.state)
+			repeats = true
 		case 7:
 			r.restart(settled)
 			op.Touch(&r.state)
+			repeats = true
 		case 8:
 			r.collect(watermark)
 			r.restart(settled)
+			repeats = true
 		}
 	}
-	end := watermark + 1<<40
+	end := max(watermark, latest+1<<45)
 	r.advance(end)
 	r.collect(end)
 	compareRows(t, "at the end", r, m, end)

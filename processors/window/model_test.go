@@ -11,8 +11,7 @@ type model struct {
 	d        Definition
 	lateness int64
 	windows  map[Span]*modelWindow // by span on the local time line
-	purged   int64
-	known    map[Span]Span // of instants
+	known    map[Span]Span         // of instants
 }
 
 type modelWindow struct {
@@ -22,7 +21,7 @@ type modelWindow struct {
 }
 
 func newModel(d Definition, o Options) *model {
-	return &model{d: d, lateness: o.AllowedLateness.Milliseconds(), windows: map[Span]*modelWindow{}, purged: -1 << 63, known: map[Span]Span{}}
+	return &model{d: d, lateness: o.AllowedLateness.Milliseconds(), windows: map[Span]*modelWindow{}, known: map[Span]Span{}}
 }
 
 // startOf is Flink's TimeWindow.getWindowStartWithOffset.
@@ -92,9 +91,11 @@ func (m *model) instants(s Span) Span {
 }
 
 func (m *model) add(watermark int64, e event) Verdict {
-	mark := max(watermark, m.purged)
+	if e.TS < earliest || e.TS > latest {
+		return Unassigned
+	}
 	if m.d.Kind == Session {
-		return m.addSession(mark, e)
+		return m.addSession(watermark, e)
 	}
 	spans := m.spans(m.local(e.TS))
 	if len(spans) == 0 {
@@ -107,7 +108,7 @@ func (m *model) add(watermark int64, e event) Verdict {
 			at := m.instants(s)
 			w = &modelWindow{local: s, span: at, closes: at.End - 1 + m.lateness}
 		}
-		if w.closes <= mark {
+		if w.closes <= watermark {
 			continue
 		}
 		w.ids = append(w.ids, e.ID)
@@ -117,13 +118,13 @@ func (m *model) add(watermark int64, e event) Verdict {
 	return verdict
 }
 
-func (m *model) addSession(mark int64, e event) Verdict {
+func (m *model) addSession(watermark int64, e event) Verdict {
 	gap := m.d.Gap.Milliseconds()
 	own := Span{e.TS, e.TS + gap}
-	late := own.End-1+m.lateness <= mark
+	late := own.End-1+m.lateness <= watermark
 	var touched []*modelWindow
 	for _, w := range m.windows {
-		if w.closes > mark && w.span.Start <= own.End && w.span.End >= own.Start {
+		if w.closes > watermark && w.span.Start <= own.End && w.span.End >= own.Start {
 			touched = append(touched, w)
 		}
 	}

@@ -176,7 +176,7 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
 	sl := s.insert(i, span)
 	sl.closes = o.closing(o.firstEnd(sl))
-	s.due = min(s.due, o.sliceDue(s, sl))
+	s.due = min(s.due, o.dueOf(s.Slices[i:i+1], s.fired.Watermark()))
 }
 
 // count folds an event into a slice.
@@ -238,6 +238,7 @@ func (o *Operator[E, A]) compact(s *State[A]) {
 			before.Count += sl.Count
 			before.dirty = before.dirty || sl.dirty
 			s.remove(i, o.fold.Reset)
+			s.tail = nil
 		}
 	}
 }
@@ -252,10 +253,7 @@ func (o *Operator[E, A]) Due(s *State[A]) int64 {
 
 // reschedule computes s.due anew.
 func (o *Operator[E, A]) reschedule(s *State[A]) {
-	s.due = Never
-	for i := range s.Slices {
-		s.due = min(s.due, o.sliceDue(s, &s.Slices[i]))
-	}
+	s.due = o.dueOf(s.Slices, s.fired.Watermark())
 	for i := range s.Withdrawn {
 		if w := &s.Withdrawn[i]; !w.told {
 			s.due = min(s.due, o.closing(w.End))
@@ -263,29 +261,36 @@ func (o *Operator[E, A]) reschedule(s *State[A]) {
 	}
 }
 
-// sliceDue is the least watermark, later than what has fired, at which a window of the slice fires or closes.
-func (o *Operator[E, A]) sliceDue(s *State[A], sl *Slice[A]) int64 {
-	fired := s.fired.Watermark()
-	due := o.dueAfter(sl, fired, o.lateness)
+// dueOf is the least watermark, later than what has fired, at which a window of the slices closes, or fires on close.
+func (o *Operator[E, A]) dueOf(slices []Slice[A], fired int64) int64 {
+	due := o.dueAfter(slices, fired, o.lateness)
 	if o.onClose && o.lateness > 0 {
-		due = min(due, o.dueAfter(sl, fired, 0))
+		due = min(due, o.dueAfter(slices, fired, 0))
 	}
 	return due
 }
 
-// dueAfter is the least watermark later than fired at which a window of the slice is over by the given lateness.
-func (o *Operator[E, A]) dueAfter(sl *Slice[A], fired, lateness int64) int64 {
-	if due := sl.closes - o.lateness + lateness; due > fired {
-		return due
-	}
+// dueAfter is the least watermark, later than fired, that is the given lateness past the last instant of a window of the slices.
+func (o *Operator[E, A]) dueAfter(slices []Slice[A], fired, lateness int64) int64 {
+	best, after := Never, o.opening(fired, lateness)
 	if o.single {
+		for i := range slices {
+			if at := slices[i].closes - o.lateness + lateness; at > fired {
+				best = min(best, at)
+			}
+		}
+		return best
+	}
+	next := o.grid.next(after)
+	for i := 0; i < len(slices) && best > next; i++ {
+		if sl := &slices[i]; o.lastEnd(sl) >= next {
+			best = min(best, max(next, o.firstEnd(sl)))
+		}
+	}
+	if best == Never {
 		return Never
 	}
-	end := o.grid.next(o.opening(fired, lateness))
-	if end > o.grid.last(sl.Span) {
-		return Never
-	}
-	return o.grid.instant(end) - 1 + lateness
+	return o.grid.instant(best) - 1 + lateness
 }
 
 // firstEnd is the end of the first window that counts the slice.

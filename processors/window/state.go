@@ -15,6 +15,8 @@ type State[A any] struct {
 	// when after a restart the watermark comes from further back.
 	Purged Mark
 
+	tail *tail[A] // part of the next window's sum, or nil
+
 	settled Mark  // what was due up to here is acknowledged; at most fired
 	fired   Mark  // what was due up to here was yielded in this life; at most Purged
 	due     int64 // what Due returns

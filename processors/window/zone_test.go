@@ -153,11 +153,12 @@ func TestZonedModel(t *testing.T) {
 			t.Skip("two windows begin when the skipped day ends")
 		}
 		const minute = 60_000
-		var events []event
-		for i, e := range anyStream(t) {
-			events = append(events, event{i, shift.at.UnixMilli() + 11*e.TS*minute + rapid.Int64Range(0, 59_999).Draw(t, "ms")})
+		stream, bound := anyStream(t), rapid.Int64Range(0, 300).Draw(t, "bound")*minute
+		for i, e := range stream {
+			e.TS = shift.at.UnixMilli() + 11*e.TS*minute + rapid.Int64Range(0, 59_999).Draw(t, "ms")
+			stream[i] = arrival{e.event, e.TS - bound - 1}
 		}
-		bound := rapid.Int64Range(0, 300).Draw(t, "bound") * minute
-		runModel(t, d, Options{AllowedLateness: time.Duration(rapid.Int64Range(0, 90).Draw(t, "lateness")) * time.Minute}, events, bound)
+		o := Options{AllowedLateness: time.Duration(rapid.Int64Range(0, 90).Draw(t, "lateness")) * time.Minute}
+		runModel(t, d, o, stream, func() int { return rapid.IntRange(0, 9).Draw(t, "then") })
 	})
 }

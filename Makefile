@@ -1,0 +1,58 @@
+# Everything a person or CI does with this project. `make` alone lists it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test cover check format lint vet race tidy bench fuzz test-kafka test-postgres test-browser build
+
+GO ?= go
+TOOL := $(GO) tool -modfile=.ci/tools/go.mod
+FUZZTIME ?= 30s
+BENCH ?= .
+
+help: ## list what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## the whole flow in one process, fed by a week of real flights; ARGS="--data-dir .data" and others pass on
+	$(GO) run ./cmd/klgstream dev $(ARGS)
+
+test: ## all tests; those that need a server not found here are skipped, loudly
+	$(GO) test ./...
+
+cover: ## test coverage per package
+	$(GO) test -cover ./processors/... ./codecs/... ./views/... ./cmd/... | awk '$$1 == "ok"'
+
+check: format vet lint race tidy ## format, vet, lint, race detector, tidy go.mod
+
+format: ## fail if a file is not formatted
+	$(TOOL) golangci-lint fmt --diff ./...
+
+vet:
+	$(GO) vet ./...
+
+lint: ## the laws and habits in .golangci.yml
+	$(TOOL) golangci-lint run ./...
+
+race: ## all tests with the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+tidy: ## fail if go.mod or go.sum are not tidy
+	$(GO) mod tidy -diff
+	$(GO) mod tidy -diff -modfile=.ci/tools/go.mod
+
+bench: ## benchmarks; BENCH=regexp chooses, compare two outputs with: go tool -modfile=.ci/tools/go.mod benchstat
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	.ci/fuzz $(FUZZTIME)
+
+test-kafka: ## the tests that want a real Apache Kafka (needs Java and Maven)
+	KLGSTREAM_REQUIRE_KAFKA=1 $(GO) test -count=1 -run 'Kafka' -v ./deploy/devstack/... ./cmd/... ./processors/... | .ci/ran
+
+test-postgres: ## the tests that want a real PostgreSQL (needs its server programs)
+	KLGSTREAM_REQUIRE_POSTGRES=1 $(GO) test -count=1 -v ./views/... | .ci/ran
+
+test-browser: ## the tests of the page (needs Chromium)
+	KLGSTREAM_REQUIRE_BROWSER=1 $(GO) test -count=1 -v -run 'Browser|Page' ./views/httpapi/... | .ci/ran
+
+build: ## a static binary in .bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o .bin/klgstream ./cmd/klgstream

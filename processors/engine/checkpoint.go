@@ -205,6 +205,7 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 		l.inCut = 0
 		if !e.dirty && len(l.undecided) == 0 && p.topology.Idle(&l.state) {
 			e.raw, e.live = append(make([]byte, 0, len(p.encode(e))), p.recordBytes...), nil
+			p.timers.Schedule(e, &e.alarm, p.expiry(e))
 		}
 	}
 	clear(c.entries)

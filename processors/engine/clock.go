@@ -118,6 +118,9 @@ func (p *partition[E, S]) fire(e *entry[S], due int64) {
 	if !e.alarm.Ring(due) || p.entries[e.key] != e {
 		return
 	}
+	if p.expiry(e) <= p.hands.watermark && p.forget(e) {
+		return
+	}
 	l := p.liven(e)
 	p.topology.Advance(e.key, &l.state, p.hands.watermark, p.emit)
 	l.purged = max(l.purged, p.hands.watermark)
@@ -139,6 +142,7 @@ func (p *partition[E, S]) tick(now time.Time) {
 		h.marks.Lift(now.UnixMilli() - p.config.Bound.Milliseconds() - 1)
 	}
 	p.follow()
+	p.timers.Advance(h.watermark, p.fire) // what was scheduled behind the watermark since it last moved
 }
 
 func (p *partition[E, S]) readToEnd() bool {

@@ -55,6 +55,10 @@ type Config struct {
 	RekeyOff bool
 	// AcceptLoss starts from the oldest record where retention has deleted events that were not counted yet, instead of refusing.
 	AcceptLoss bool
+	// StateTTL forgets a key that had no event for that long, by event time, and has no window open. Default 0: never.
+	StateTTL time.Duration
+	// MaxKeys is the most keys one partition keeps; an event of a further key is a dead letter. Default 0: any number.
+	MaxKeys int
 	// HotStandby keeps a copy of every partition's table in every replica.
 	HotStandby bool
 
@@ -126,6 +130,8 @@ func (c Config) Validate() error {
 	check(c.SessionTimeout >= 100*time.Millisecond, "session timeout %v must be at least 100ms", c.SessionTimeout)
 	check(c.CommitInterval < c.SessionTimeout/2, "commit interval %v must be below half the session timeout %v",
 		c.CommitInterval, c.SessionTimeout)
+	check(c.StateTTL == 0 || c.StateTTL >= time.Second, "state TTL %v must be at least 1s, or 0 for none", c.StateTTL)
+	check(c.MaxKeys >= 0, "max keys %d must not be negative", c.MaxKeys)
 	check(c.Now != nil, "now: no clock given")
 	check(c.Logger != nil, "logger: none given")
 	return errors.Join(faults...)

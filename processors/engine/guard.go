@@ -31,7 +31,10 @@ func (r *run[E, S]) guard(ctx context.Context, s *session[E, S]) {
 // watch reads the changelog's batches, which name their producer, until the time is up.
 func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, until time.Time) error {
 	for ctx.Err() == nil && r.config.Now().Before(until) {
-		batches, err := r.fetchTable(p.id, next)
+		batches, err := fetch(r.reader, r.topics.table, p.id, next)
+		if errors.Is(err, sarama.ErrOffsetOutOfRange) { // deleted meanwhile: go on from what is there
+			next, err = r.reader.GetOffset(r.topics.table, p.id, sarama.OffsetOldest)
+		}
 		if err != nil {
 			if !repeatable(err) {
 				return err
@@ -49,40 +52,6 @@ func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, u
 		}
 	}
 	return nil
-}
-
-// fetchTable is one fetch of the group table from an offset, waiting up to 250 ms for something to be there.
-func (r *run[E, S]) fetchTable(id int32, from int64) ([]*sarama.RecordBatch, error) {
-	leader, err := r.reader.Leader(r.topics.table, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := open(leader, r.reader.Config()); err != nil {
-		return nil, err
-	}
-	req := &sarama.FetchRequest{Version: 7, MaxWaitTime: 250, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
-	req.AddBlock(r.topics.table, id, from, 1<<20, -1)
-	resp, err := leader.Fetch(req)
-	if err != nil {
-		_ = leader.Close()
-		return nil, err
-	}
-	block := resp.GetBlock(r.topics.table, id)
-	switch {
-	case block == nil:
-		return nil, sarama.ErrIncompleteResponse
-	case errors.Is(block.Err, sarama.ErrOffsetOutOfRange): // compacted or deleted beyond: go on from what is there
-		return nil, nil
-	case block.Err != sarama.ErrNoError:
-		return nil, block.Err
-	}
-	var out []*sarama.RecordBatch
-	for _, set := range block.RecordsSet {
-		if set.RecordBatch != nil {
-			out = append(out, set.RecordBatch)
-		}
-	}
-	return out, nil
 }
 
 // overwrite publishes the own state of foreign records' keys again.

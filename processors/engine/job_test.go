@@ -410,3 +410,85 @@ func (w *world) commit(group, topic string, partition int32, offset int64, metad
 		w.Fatal(err, resp)
 	}
 }
+
+// goka.md row 5: where compaction or retention took the last records of the changelog, goka waits for them for ever.
+func TestRecoveryWithoutTheChangelogsTail(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 1000", "b 2 1000")
+	stop, _ := w.process(nil)
+	w.totals(map[string]string{"a": "1/1", "b": "2/1"})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	end, err := w.client.GetOffset("ledger-table", 0, sarama.OffsetNewest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.abort("ledger-table", 0) // leaves a control record, which no consumer gets to see, as the last
+	if now, _ := w.client.GetOffset("ledger-table", 0, sarama.OffsetNewest); now <= end {
+		t.Fatalf("the changelog ends at %d as before", now)
+	}
+	w.pay("a 1 1001")
+	w.process(nil)
+	w.totals(map[string]string{"a": "2/2", "b": "2/1"})
+}
+
+// abort writes a record in a transaction that is aborted.
+func (w *world) abort(topic string, partition int32) {
+	w.Helper()
+	cfg := *w.client.Config()
+	cfg.Producer.Idempotent, cfg.Producer.RequiredAcks, cfg.Net.MaxOpenRequests = true, sarama.WaitForAll, 1
+	cfg.Producer.Transaction.ID = "stranger"
+	p, err := sarama.NewSyncProducer(w.brokers, &cfg)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.BeginTxn(); err != nil {
+		w.Fatal(err)
+	}
+	if _, _, err := p.SendMessage(&sarama.ProducerMessage{Topic: topic, Partition: partition, Key: sarama.StringEncoder("a"), Value: sarama.StringEncoder("x")}); err != nil {
+		w.Fatal(err)
+	}
+	if err := p.AbortTxn(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// Keys without events for the state's time to live are forgotten, in the table too.
+func TestStateExpires(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("old 1 1000", "new 1 9000000")
+	w.process(func(c *engine.Config) { c.StateTTL, c.Bound = time.Hour, 0 })
+	w.totals(map[string]string{"old": "1/1", "new": "1/1"})
+	w.pay("new 1 9000001")
+	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool { return string(m.Key) == "old" && m.Value == nil })
+	w.pay("old 5 9000002")
+	w.totals(map[string]string{"old": "5/1", "new": "2/2"})
+}
+
+// A flood of new keys stays within its bound, and says so.
+func TestMaxKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 1000", "b 1 1000", "c 1 1000", "a 1 1000")
+	w.process(func(c *engine.Config) { c.MaxKeys = 2 })
+	w.totals(map[string]string{"a": "2/2", "b": "1/1"})
+	w.read("payments-dead", func(m *sarama.ConsumerMessage) bool {
+		if string(m.Value) != "c 1 1000" {
+			t.Errorf("dead: %q", m.Value)
+		}
+		return true
+	})
+}
+
+func TestBrokersThatRefuseTheSessionTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	_, p := w.process(func(c *engine.Config) { c.SessionTimeout, c.CommitInterval = 100*time.Hour, time.Second })
+	if err := wait(t, p); !strings.Contains(err.Error(), "group.max.session.timeout.ms") {
+		t.Error(err)
+	}
+}

@@ -97,4 +97,4 @@ func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
 }
 
 // outcomes counts events by what became of them between two cuts.
-type outcomes struct{ counted, late, dead, fenced, rekeyed int }
+type outcomes struct{ counted, late, dead, fenced, rekeyed, forgotten int }

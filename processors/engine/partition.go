@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ const (
 	ReasonWrongPartition = "wrong_partition"
 	ReasonUndecodable    = "undecodable"
 	ReasonLoop           = "foreign_loop_record"
+	ReasonKeys           = "too_many_keys"
 )
 
 // entry is one key of a partition. A key no window of which is open is kept as the bytes of its last record.
@@ -28,6 +30,7 @@ type entry[S any] struct {
 	key   string
 	raw   []byte
 	live  *live[S] // nil while raw
+	seen  int64    // largest event time, ms; only with a state TTL
 	alarm window.Alarm
 	dirty bool
 }
@@ -124,7 +127,11 @@ func (p *partition[E, S]) revive(e *entry[S]) {
 	if e.live == nil {
 		var env codecs.Envelope
 		if env.Parse(e.raw) == nil && env.Purged <= p.hands.start {
-			p.timers.Schedule(e, &e.alarm, env.Due)
+			e.seen = p.hands.start // not known better
+			if env.Due != codecs.NoDue {
+				e.seen = env.Due // a window is open until then
+			}
+			p.timers.Schedule(e, &e.alarm, min(env.Due, p.expiry(e)))
 			return
 		}
 		p.liven(e) // the run that wrote it may not have published what it closed
@@ -249,6 +256,10 @@ func (p *partition[E, S]) takeLoop(m *sarama.ConsumerMessage) {
 func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.ConsumerMessage) {
 	e := p.entries[string(key)]
 	if e == nil {
+		if limit := p.config.MaxKeys; limit > 0 && len(p.entries) >= limit {
+			p.bury(src, m, ReasonKeys, fmt.Sprintf("the partition keeps %d keys already, limit %d (--max-keys, --state-ttl)", len(p.entries), limit), t)
+			return
+		}
 		e = p.create(string(key))
 	}
 	l := p.liven(e)
@@ -262,6 +273,7 @@ func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.Consum
 	}
 	if p.topology.Fold(&l.state, max(p.hands.watermark, l.purged), &p.event) {
 		p.outcomes.counted++
+		e.seen = max(e.seen, t)
 		p.schedule(e)
 	} else {
 		l.undecided = append(l.undecided, codecs.Source{Partition: src.partition, Offset: src.offset})
@@ -299,7 +311,7 @@ func insertSource(fences []codecs.Source, s codecs.Source) []codecs.Source {
 }
 
 func (p *partition[E, S]) create(key string) *entry[S] {
-	e := &entry[S]{key: key, live: &live[S]{purged: math.MinInt64}}
+	e := &entry[S]{key: key, live: &live[S]{purged: math.MinInt64}, seen: math.MinInt64}
 	p.entries[key] = e
 	return e
 }

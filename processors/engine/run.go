@@ -412,8 +412,3 @@ type checkedTopics struct{ goka.TopicManager }
 func (checkedTopics) EnsureStreamExists(string, int) error                        { return nil }
 func (checkedTopics) EnsureTableExists(string, int) error                         { return nil }
 func (checkedTopics) EnsureTopicExists(string, int, int, map[string]string) error { return nil }
-
-// newTableConsumer reads changelogs.
-func newTableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) {
-	return sarama.NewConsumer(brokers, c)
-}

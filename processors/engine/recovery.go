@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// tableConsumer reads changelogs for goka's recovery. goka waits for the record before the end of the log; where compaction
+// or retention has taken that record, it would wait for ever (goka: partition_table.go, loadMessages). A consumer of this
+// kind asks the broker when nothing comes, and if there is nothing up to the end, says so by a tombstone of the empty key.
+type tableConsumer struct {
+	sarama.Consumer
+	client sarama.Client
+}
+
+func newTableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) {
+	client, err := sarama.NewClient(brokers, c)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		_ = client.Close()
+		return nil, err
+	}
+	return tableConsumer{consumer, client}, nil
+}
+
+func (c tableConsumer) Close() error { return errors.Join(c.Consumer.Close(), c.client.Close()) }
+
+// ConsumePartition reads from an offset on.
+func (c tableConsumer) ConsumePartition(topic string, partition int32, offset int64) (sarama.PartitionConsumer, error) {
+	end, err := c.client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil {
+		return nil, fmt.Errorf("find end of %s/%d: %w", topic, partition, err)
+	}
+	pc, err := c.Consumer.ConsumePartition(topic, partition, offset)
+	if err != nil {
+		return nil, err
+	}
+	t := &tableReader{
+		PartitionConsumer: pc, client: c.client, topic: topic, partition: partition, next: offset, end: end,
+		out: make(chan *sarama.ConsumerMessage, 256), closed: make(chan struct{}),
+	}
+	go t.pass()
+	return t, nil
+}
+
+// tableReader passes one changelog partition on.
+type tableReader struct {
+	sarama.PartitionConsumer
+	client    sarama.Client
+	topic     string
+	partition int32
+	next, end int64
+	out       chan *sarama.ConsumerMessage
+	closed    chan struct{}
+	once      sync.Once
+}
+
+// silence is how long recovery waits for a record before it asks whether there is one.
+const silence = 250 * time.Millisecond
+
+// Messages are the changelog's records.
+func (t *tableReader) Messages() <-chan *sarama.ConsumerMessage { return t.out }
+
+// AsyncClose ends the reading; Messages is closed then.
+func (t *tableReader) AsyncClose() {
+	t.once.Do(func() { close(t.closed) })
+	t.PartitionConsumer.AsyncClose()
+}
+
+func (t *tableReader) pass() {
+	defer close(t.out)
+	quiet := time.NewTicker(silence)
+	defer quiet.Stop()
+	for {
+		select {
+		case m, ok := <-t.PartitionConsumer.Messages():
+			if !ok || !t.send(m) {
+				return
+			}
+			t.next = m.Offset + 1
+			quiet.Reset(silence)
+		case <-quiet.C:
+			if t.next < t.end && t.nothingLeft() {
+				t.next = t.end
+				if !t.send(&sarama.ConsumerMessage{Topic: t.topic, Partition: t.partition, Offset: t.end - 1}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (t *tableReader) send(m *sarama.ConsumerMessage) bool {
+	select {
+	case t.out <- m:
+		return true
+	case <-t.closed:
+		return false
+	}
+}
+
+// nothingLeft reports whether the broker has no record from next on: an answer without any is proof, because a fetch
+// below the end of the log returns the first record there is.
+func (t *tableReader) nothingLeft() bool {
+	batches, err := fetch(t.client, t.topic, t.partition, t.next)
+	return err == nil && len(batches) == 0
+}
+
+// fetch is one fetch of a partition from an offset on, waiting up to 250 ms for something to be there.
+func fetch(client sarama.Client, topic string, partition int32, from int64) ([]*sarama.RecordBatch, error) {
+	leader, err := client.Leader(topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	if err := open(leader, client.Config()); err != nil {
+		return nil, err
+	}
+	req := &sarama.FetchRequest{Version: 7, MaxWaitTime: 250, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
+	req.AddBlock(topic, partition, from, 1<<20, -1)
+	resp, err := leader.Fetch(req)
+	if err != nil {
+		_ = leader.Close()
+		return nil, err
+	}
+	block := resp.GetBlock(topic, partition)
+	switch {
+	case block == nil:
+		return nil, sarama.ErrIncompleteResponse
+	case block.Err != sarama.ErrNoError:
+		return nil, block.Err
+	}
+	var out []*sarama.RecordBatch
+	for _, set := range block.RecordsSet {
+		if set.RecordBatch != nil {
+			out = append(out, set.RecordBatch)
+		}
+	}
+	return out, nil
+}

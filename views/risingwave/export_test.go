@@ -1,6 +1,10 @@
 package risingwave
 
-import "context"
+import (
+	"context"
+
+	"klgstream.dev/views"
+)
 
 // Setting is what a connection of the store is set to.
 func Setting(ctx context.Context, s *Store, name string) (value string) {
@@ -12,3 +16,19 @@ func Setting(ctx context.Context, s *Store, name string) (value string) {
 
 // Statements splits a script.
 var Statements = statements
+
+// Insert is the statement that PostgreSQL is sent for a batch of windows.
+func Insert(b views.Batch) (text string, args []any) {
+	both, err := flavours(nil)
+	if err != nil {
+		panic(err)
+	}
+	c := both[PostgreSQL].changes(b)[0]
+	return c.text, c.args
+}
+
+// Exec runs a statement on a connection of the store.
+func Exec(ctx context.Context, s *Store, text string, args []any) error {
+	_, err := s.pool.Exec(ctx, text, args...)
+	return err
+}

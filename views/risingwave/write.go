@@ -134,6 +134,9 @@ func (f *flavour) changes(b views.Batch) []change {
 func chunks[R any](list []change, rows []R, columns int, text string, add func([]array, *R)) []change {
 	for len(rows) > 0 {
 		arrays := make([]array, columns)
+		for i := range arrays {
+			arrays[i].text.Grow(min(len(rows), rowsAtOnce) * 16) // most values are a number, a short text or a time
+		}
 		n := 0
 		for ; n < len(rows) && n < rowsAtOnce && (n == 0 || size(arrays) < maxStatementBytes); n++ {
 			add(arrays, &rows[n])
@@ -150,7 +153,7 @@ func chunks[R any](list []change, rows []R, columns int, text string, add func([
 
 func size(arrays []array) (n int) {
 	for i := range arrays {
-		n += len(arrays[i].text)
+		n += arrays[i].text.Len()
 	}
 	return n
 }
@@ -202,50 +205,65 @@ func appendLetter(a []array, l *codecs.Letter) {
 }
 
 // array is an array literal being written: {1,NULL,"text"}, the form that both databases read.
-type array struct{ text []byte }
+type array struct{ text strings.Builder }
 
 func (a *array) next() {
-	if len(a.text) == 0 {
-		a.text = append(a.text, '{')
+	if a.text.Len() == 0 {
+		a.text.WriteByte('{')
 		return
 	}
-	a.text = append(a.text, ',')
+	a.text.WriteByte(',')
 }
 
-// literal ends the array. The slice is not used again, so the string may share it.
+// literal ends the array.
 func (a *array) literal() string {
-	if len(a.text) == 0 {
+	if a.text.Len() == 0 {
 		return "{}"
 	}
-	return string(append(a.text, '}'))
+	a.text.WriteByte('}')
+	return a.text.String()
 }
 
-func (a *array) null() { a.next(); a.text = append(a.text, "NULL"...) }
+func (a *array) null() { a.next(); a.text.WriteString("NULL") }
 
-func (a *array) int(n int64) { a.next(); a.text = strconv.AppendInt(a.text, n, 10) }
+func (a *array) int(n int64) {
+	a.next()
+	var digits [20]byte
+	a.text.Write(strconv.AppendInt(digits[:0], n, 10))
+}
 
-func (a *array) bool(b bool) { a.next(); a.text = strconv.AppendBool(a.text, b) }
+func (a *array) bool(b bool) {
+	a.next()
+	if b {
+		a.text.WriteString("true")
+		return
+	}
+	a.text.WriteString("false")
+}
 
 // time writes UTC with its zone, because RisingWave takes no time without one.
 func (a *array) time(ms int64) {
 	a.next()
-	a.text = append(a.text, '"')
-	a.text = time.UnixMilli(ms).UTC().AppendFormat(a.text, "2006-01-02 15:04:05.000Z")
-	a.text = append(a.text, '"')
+	var text [40]byte
+	a.text.Write(time.UnixMilli(ms).UTC().AppendFormat(text[:0], `"2006-01-02 15:04:05.000Z"`))
 }
 
 // string is always quoted, so that no text is taken for NULL or for an array.
 func (a *array) string(s string) {
 	a.next()
-	a.text = append(a.text, '"')
-	s = views.CleanText(s)
-	for i := range len(s) {
-		if s[i] == '"' || s[i] == '\\' {
-			a.text = append(a.text, '\\')
+	a.text.WriteByte('"')
+	for s = views.CleanText(s); ; {
+		i := strings.IndexAny(s, `"\`)
+		if i < 0 {
+			break
 		}
-		a.text = append(a.text, s[i])
+		a.text.WriteString(s[:i])
+		a.text.WriteByte('\\')
+		a.text.WriteByte(s[i])
+		s = s[i+1:]
 	}
-	a.text = append(a.text, '"')
+	a.text.WriteString(s)
+	a.text.WriteByte('"')
 }
 
 func (a *array) pointer(s *string) {

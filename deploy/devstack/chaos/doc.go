@@ -1,0 +1,30 @@
+// Package chaos measures the promise that every event is counted exactly once in every window it belongs to, whatever
+// crashes. It feeds processors with events, breaks what can be broken while they work, and compares every window of every
+// aircraft with what the input log says.
+//
+// One implementation serves the tests of processors/engine and `klgstream bench chaos`.
+//
+// # A round
+//
+//	Workload ──▶ publish step by step ──▶ input topic ──▶ processors ──▶ output, late, dead letters
+//	Schedule ──▶ inject after each step ──▶ broker, network, processors
+//	heal, publish the flush ──▶ wait ──▶ read all topics ──▶ Truth of the input log ──▶ Check
+//
+// A round follows from its seed alone: what is published, which faults, in which order, behind which step. What does not
+// follow from it is how goroutines and processes interleave, so a seed that failed once may have to be repeated.
+//
+// # Rules
+//
+//   - X1 The truth is computed from the input log, read back after the run; never from what the generator meant.
+//   - X2 The truth shares no code with what is tested: its own decoder, its own window arithmetic.
+//   - X3 In an exact round nothing can be late: every window must be right to the last field, and final.
+//   - X4 In a tight round lateness may depend on timing; each event must still have exactly one fate.
+//   - X5 Every fault is healed before the flush; what is wrong after that stays wrong.
+//
+// # Map
+//
+//	workload.go  what is published         truth.go    what must come out        check.go    what is wrong with what came out
+//	fault.go     the faults and schedules  wire.go     faults of connections     inject.go   faults on kfake and on replicas
+//	stage.go     a broker with its topics  replica.go  processors in this process process.go  processors and brokers in others
+//	round.go     one round                 campaign.go many rounds, shrinking    table.go    results as a table
+package chaos

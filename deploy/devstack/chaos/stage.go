@@ -1,0 +1,295 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"klgstream.dev/processors/activity"
+)
+
+// topicSettings are those of the job's topics, as `klgstream topics` makes them.
+func topicSettings() map[string]map[string]string {
+	return map[string]map[string]string{
+		activity.Input:            {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
+		activity.Group + "-table": {"cleanup.policy": "compact", "segment.bytes": strconv.Itoa(1 << 20)},
+		activity.Group + "-loop":  {"cleanup.policy": "delete", "retention.ms": "-1"},
+		activity.Output:           {"cleanup.policy": "delete", "retention.ms": "-1"},
+		activity.Late:             {"cleanup.policy": "delete", "retention.ms": "-1"},
+		activity.Dead:             {"cleanup.policy": "delete", "retention.ms": "-1"},
+	}
+}
+
+// CreateTopics makes the job's topics, each with so many partitions and copies.
+func CreateTopics(ctx context.Context, addrs []string, partitions int32, copies int16) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+	if err != nil {
+		return fmt.Errorf("connect to %v: %w", addrs, err)
+	}
+	defer cl.Close()
+	admin := kadm.NewClient(cl)
+	for topic, settings := range topicSettings() {
+		config := make(map[string]*string, len(settings))
+		for k, v := range settings {
+			config[k] = &v
+		}
+		if _, err := admin.CreateTopic(ctx, partitions, copies, config, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create topic %q: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+// embedded is a kfake cluster behind a wire.
+type embedded struct {
+	wire    *wire
+	cluster *kfake.Cluster
+	ports   []int
+	dir     string // "" without
+
+	mu     sync.Mutex
+	faults []*kfake.FaultHandle
+}
+
+// fault lets the brokers answer with an error until healFaults.
+func (e *embedded) fault(f kfake.Fault) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults = append(e.faults, e.cluster.Fault(f))
+}
+
+func (e *embedded) healFaults() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, h := range e.faults {
+		h.Remove()
+	}
+	e.faults = nil
+}
+
+// newEmbedded starts a cluster of so many brokers, with its log in a directory if one is given.
+func newEmbedded(brokers int, dir string) (*embedded, error) {
+	e := &embedded{wire: &wire{}, dir: dir, ports: make([]int, brokers)}
+	if err := e.start(); err != nil {
+		return nil, err
+	}
+	for i, addr := range e.cluster.ListenAddrs() {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		if e.ports[i], err = strconv.Atoi(port); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *embedded) start() (err error) {
+	opts := []kfake.Opt{
+		kfake.Ports(e.ports...), kfake.ClusterID("chaos"), kfake.DefaultNumPartitions(1),
+		kfake.GroupMinSessionTimeout(time.Millisecond),
+		kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			l, err := (&net.ListenConfig{}).Listen(context.Background(), network, address)
+			if err != nil {
+				return nil, err
+			}
+			return e.wire.listen(l), nil
+		}),
+	}
+	if e.dir != "" {
+		opts = append(opts, kfake.DataDir(e.dir))
+	}
+	e.cluster, err = kfake.NewCluster(opts...)
+	if err != nil {
+		return fmt.Errorf("start embedded brokers: %w", err)
+	}
+	return nil
+}
+
+// restart closes the brokers and starts them again on what they left, at the same addresses.
+func (e *embedded) restart() error {
+	e.mu.Lock()
+	e.faults = nil
+	e.mu.Unlock()
+	e.cluster.Close()
+	e.wire.cut(func(*conn) bool { return true })
+	if err := os.Remove(filepath.Join(e.dir, "session_state.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return e.start()
+}
+
+func (e *embedded) addrs() []string {
+	out := make([]string, len(e.ports))
+	for i, p := range e.ports {
+		out[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(p))
+	}
+	return out
+}
+
+func (e *embedded) close() { e.cluster.Close() }
+
+// publisher writes records where they are meant to be and waits until all are acknowledged.
+type publisher struct{ cl *kgo.Client }
+
+func newPublisher(addrs []string) (*publisher, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("publisher"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.DefaultProduceTopic(activity.Input), kgo.RecordDeliveryTimeout(time.Minute), kgo.ProducerLinger(0),
+		kgo.AllowIdempotentProduceCancellation(), kgo.MetadataMinAge(20*time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	if err != nil {
+		return nil, fmt.Errorf("connect publisher to %v: %w", addrs, err)
+	}
+	return &publisher{cl}, nil
+}
+
+func (p *publisher) publish(ctx context.Context, records []record) error {
+	out := make([]*kgo.Record, len(records))
+	for i, r := range records {
+		out[i] = &kgo.Record{Partition: r.partition, Key: r.key, Value: r.value}
+	}
+	if err := p.cl.ProduceSync(ctx, out...).FirstErr(); err != nil {
+		return fmt.Errorf("publish %d events: %w", len(records), err)
+	}
+	return nil
+}
+
+func (p *publisher) close() { p.cl.Close() }
+
+// reader reads topics from their start to what is their end when asked.
+type reader struct {
+	cl    *kgo.Client
+	admin *kadm.Client
+}
+
+func newReader(addrs []string) (*reader, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("reader"), kgo.MetadataMinAge(20*time.Millisecond),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	if err != nil {
+		return nil, fmt.Errorf("connect reader to %v: %w", addrs, err)
+	}
+	return &reader{cl, kadm.NewClient(cl)}, nil
+}
+
+func (r *reader) close() { r.cl.Close() }
+
+// ends is where a topic's partitions end now.
+func (r *reader) ends(ctx context.Context, topic string) (map[int32]int64, error) {
+	offsets, err := r.admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = offsets.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find end of %s: %w", topic, err)
+	}
+	out := make(map[int32]int64)
+	offsets.Each(func(o kadm.ListedOffset) { out[o.Partition] = o.Offset })
+	return out, nil
+}
+
+// tail follows a topic.
+type tail struct {
+	cl      *kgo.Client
+	next    map[int32]int64
+	records []logRecord
+}
+
+func newTail(addrs []string, topic string) (*tail, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("reader"), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond), kgo.MetadataMinAge(20*time.Millisecond))
+	if err != nil {
+		return nil, fmt.Errorf("connect reader to %v: %w", addrs, err)
+	}
+	return &tail{cl: cl, next: make(map[int32]int64)}, nil
+}
+
+func (t *tail) close() { t.cl.Close() }
+
+// to reads until the given ends. What was compacted away is not waited for: a log never loses its last record.
+func (t *tail) to(ctx context.Context, ends map[int32]int64) error {
+	for !t.reached(ends) {
+		fetches := t.cl.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read to %v, at %v: %w", ends, t.next, context.Cause(ctx))
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			t.next[r.Partition] = r.Offset + 1
+			l := logRecord{partition: r.Partition, offset: r.Offset, key: r.Key, value: r.Value}
+			for _, h := range r.Headers {
+				l.headers = append(l.headers, logHeader{h.Key, h.Value})
+			}
+			t.records = append(t.records, l)
+		})
+	}
+	return nil
+}
+
+func (t *tail) reached(ends map[int32]int64) bool {
+	for p, end := range ends {
+		if t.next[p] < end {
+			return false
+		}
+	}
+	return true
+}
+
+// progress is how far the group has committed its input and its loop, and whether that is all there is.
+func (r *reader) progress(ctx context.Context) (committed int64, all bool, err error) {
+	offsets, err := r.admin.FetchOffsets(ctx, activity.Group)
+	if err != nil {
+		return 0, false, fmt.Errorf("fetch offsets of %s: %w", activity.Group, err)
+	}
+	all = true
+	for _, topic := range []string{activity.Input, activity.Group + "-loop"} {
+		ends, err := r.ends(ctx, topic)
+		if err != nil {
+			return 0, false, err
+		}
+		for p, end := range ends {
+			o, ok := offsets.Lookup(topic, p)
+			if ok {
+				committed += max(0, o.At)
+			}
+			all = all && (end == 0 || ok && o.At >= end)
+		}
+	}
+	return committed, all, nil
+}
+
+// await asks again and again until the condition holds or the context ends.
+func await(ctx context.Context, every time.Duration, holds func() (bool, error)) error {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// sortRecords orders records by partition and offset.
+func sortRecords(records []logRecord) {
+	slices.SortFunc(records, func(a, b logRecord) int {
+		if a.partition != b.partition {
+			return int(a.partition - b.partition)
+		}
+		return int(a.offset - b.offset)
+	})
+}

@@ -45,7 +45,7 @@ func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, u
 			continue
 		}
 		for _, b := range batches {
-			if b.ProducerID != r.outbox.producer.id {
+			if b.visible && b.ProducerID != r.outbox.producer.id {
 				p.overwrite(b.Records)
 			}
 			next = max(next, b.LastOffset()+1)

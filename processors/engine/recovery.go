@@ -106,15 +106,35 @@ func (t *tableReader) send(m *sarama.ConsumerMessage) bool {
 	}
 }
 
-// nothingLeft reports whether the broker has no record from next on: an answer without any is proof, because a fetch
-// below the end of the log returns the first record there is.
+// nothingLeft reports whether the broker has no record to deliver from next up to the end: an answer without any is proof,
+// because a fetch below the end of the log returns the first batch there is.
 func (t *tableReader) nothingLeft() bool {
-	batches, err := fetch(t.client, t.topic, t.partition, t.next)
-	return err == nil && len(batches) == 0
+	for from := t.next; from < t.end; {
+		batches, err := fetch(t.client, t.topic, t.partition, from)
+		if err != nil {
+			return false
+		}
+		if len(batches) == 0 {
+			return true
+		}
+		for _, b := range batches {
+			if b.visible {
+				return false
+			}
+			from = max(from, b.LastOffset()+1)
+		}
+	}
+	return true
+}
+
+// fetched is a batch as it lies in the log.
+type fetched struct {
+	*sarama.RecordBatch
+	visible bool // neither a control record nor of an aborted transaction
 }
 
 // fetch is one fetch of a partition from an offset on, waiting up to 250 ms for something to be there.
-func fetch(client sarama.Client, topic string, partition int32, from int64) ([]*sarama.RecordBatch, error) {
+func fetch(client sarama.Client, topic string, partition int32, from int64) ([]fetched, error) {
 	leader, err := client.Leader(topic, partition)
 	if err != nil {
 		return nil, err
@@ -136,10 +156,14 @@ func fetch(client sarama.Client, topic string, partition int32, from int64) ([]*
 	case block.Err != sarama.ErrNoError:
 		return nil, block.Err
 	}
-	var out []*sarama.RecordBatch
+	aborted := make(map[int64]bool)
+	for _, tx := range block.AbortedTransactions {
+		aborted[tx.ProducerID] = true
+	}
+	var out []fetched
 	for _, set := range block.RecordsSet {
-		if set.RecordBatch != nil {
-			out = append(out, set.RecordBatch)
+		if b := set.RecordBatch; b != nil && b.LastOffset() >= from {
+			out = append(out, fetched{b, !b.Control && !(b.IsTransactional && aborted[b.ProducerID])})
 		}
 	}
 	return out, nil

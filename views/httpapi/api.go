@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +34,11 @@ type API struct {
 	bodies   *semaphore.Weighted
 	flying   atomic.Int64 // requests in flight, streams not counted
 
-	commit *committer
-	repeat *idempotency
-	gauge  *gauge
-	stream *broadcaster
+	intakes sync.Pool // of *intake
+	commit  *committer
+	repeat  *idempotency
+	gauge   *gauge
+	stream  *broadcaster
 }
 
 var _ http.Handler = (*API)(nil)
@@ -119,7 +121,7 @@ func (a *API) admit(x *exchange, r *http.Request) bool {
 	if !a.authorise(x, r) {
 		return false
 	}
-	if wait, ok := a.throttle.allow(x.client()); !ok {
+	if wait, ok := a.throttle.allow(x); !ok {
 		writeProblem(x, busy(x, http.StatusTooManyRequests, wait, "too many requests from this client"))
 		return false
 	}

@@ -37,15 +37,14 @@ var errBusy = errors.New("too many events wait for the broker")
 // publish returns when the broker has acknowledged all events, or has not in time. It does not heed the end of ctx: a
 // client that leaves, or has only closed its half, changes nothing about events that wait together with others', and
 // their bytes are held until the call is over.
-func (c *committer) publish(ctx context.Context, events []Event) error {
-	p := &post{events: events, done: make(chan error, 1)}
+func (c *committer) publish(ctx context.Context, p *post) error {
 	c.mu.Lock()
-	if c.held > 0 && c.held+len(events) > 16*c.events {
+	if c.held > 0 && c.held+len(p.events) > 16*c.events {
 		c.mu.Unlock()
 		return errBusy
 	}
 	c.waiting = append(c.waiting, p)
-	c.held += len(events)
+	c.held += len(p.events)
 	lead := c.flying < c.flights
 	var group []*post
 	if lead {

@@ -56,6 +56,7 @@ type Limits struct {
 	ReadTimeout    time.Duration // for a whole request to arrive. Default 30 s
 	HeaderTimeout  time.Duration // for its headers. Default 5 s
 	WriteTimeout   time.Duration // for an answer to be taken, and for each frame of a stream. Default 30 s
+	QueryTimeout   time.Duration // for the store to answer one query. Default 10 s
 	PublishTimeout time.Duration // for the broker's acknowledgement. Default 15 s
 	DecideTimeout  time.Duration // for the registry to take a new aircraft before the answer is 202. Default 3 s
 	Interval       time.Duration // between two pictures on the stream. Default 1 s
@@ -142,6 +143,7 @@ func (l *Limits) validate() error {
 		{"read timeout", float64(l.ReadTimeout)},
 		{"header timeout", float64(l.HeaderTimeout)},
 		{"write timeout", float64(l.WriteTimeout)},
+		{"query timeout", float64(l.QueryTimeout)},
 		{"publish timeout", float64(l.PublishTimeout)},
 		{"decide timeout", float64(l.DecideTimeout)},
 		{"interval", float64(l.Interval)},
@@ -170,6 +172,7 @@ func (l *Limits) withDefaults() Limits {
 	def(&d.ReadTimeout, 30*time.Second)
 	def(&d.HeaderTimeout, 5*time.Second)
 	def(&d.WriteTimeout, 30*time.Second)
+	def(&d.QueryTimeout, 10*time.Second)
 	def(&d.PublishTimeout, 15*time.Second)
 	def(&d.DecideTimeout, 3*time.Second)
 	def(&d.Interval, time.Second)

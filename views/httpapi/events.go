@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,8 +44,16 @@ func reply(w http.ResponseWriter, answer receipt, p *huma.ErrorModel) {
 		writeProblem(w, p)
 		return
 	}
-	writeJSON(w, "application/json", http.StatusAccepted, answer)
+	raw := make([]byte, 0, 32)
+	raw = append(strconv.AppendInt(append(raw, `{"accepted":`...), int64(answer.Accepted), 10), "}\n"...)
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(raw))}
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write(raw)
 }
+
+var jsonType = []string{formJSON}
 
 // once takes the events of a request with an Idempotency-Key, unless it did before.
 func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []byte) {
@@ -58,7 +67,7 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []by
 	case verdictRepeat:
 		w.Header().Set("Idempotency-Replayed", "true")
 		answer, _ := first.answer.(receipt)
-		a.metrics.events.WithLabelValues("repeated").Add(float64(answer.Accepted))
+		a.metrics.repeated.Add(float64(answer.Accepted))
 		reply(w, answer, nil)
 	case verdictBusy:
 		writeProblem(w, busy(w, http.StatusConflict, time.Second, "the first request with this Idempotency-Key is still under way"))
@@ -75,19 +84,53 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []by
 	}
 }
 
+// intake is what one request's events need, used again for the next one's.
+type intake struct {
+	parts  [][]byte
+	events []Event
+	check  checker
+	post   post
+}
+
+// maxKept is the largest number of events an intake is kept for.
+const maxKept = 1024
+
+func (a *API) newIntake() *intake {
+	if in, ok := a.intakes.Get().(*intake); ok {
+		return in
+	}
+	return &intake{check: checker{decoder: codecs.Decoder{Zone: a.cfg.Zone}}, post: post{done: make(chan error, 1)}}
+}
+
+// keep gives an intake back. The caller makes sure that nobody else holds its events.
+func (a *API) keep(in *intake) {
+	if cap(in.events) > maxKept {
+		return
+	}
+	clear(in.parts)
+	clear(in.events)
+	in.parts, in.events, in.post.events = in.parts[:0], in.events[:0], nil
+	in.check.faults, in.check.batch = nil, false
+	a.intakes.Put(in)
+}
+
 // takeEvents checks and publishes a body. sure tells that the broker has acknowledged the events.
 func (a *API) takeEvents(w http.ResponseWriter, r *http.Request, body []byte) (answer receipt, p *huma.ErrorModel, sure bool) {
-	events, p := a.decodeEvents(body)
-	if p != nil {
-		a.metrics.events.WithLabelValues("refused").Add(float64(max(1, len(events))))
+	in := a.newIntake()
+	if p := in.decode(body, a.limits.BatchEvents); p != nil {
+		a.metrics.refused.Add(float64(max(1, len(in.parts))))
+		a.keep(in)
 		return receipt{}, p, false
 	}
-	if err := a.commit.publish(r.Context(), events); err != nil {
-		a.metrics.events.WithLabelValues("failed").Add(float64(len(events)))
+	n := len(in.events)
+	in.post.events = in.events
+	if err := a.commit.publish(r.Context(), &in.post); err != nil {
+		a.metrics.failed.Add(float64(n)) // the publisher may hold the events still: they are not used again
 		return receipt{}, a.publishProblem(w, err), false
 	}
-	a.metrics.events.WithLabelValues("accepted").Add(float64(len(events)))
-	return receipt{Accepted: len(events)}, nil, true
+	a.metrics.accepted.Add(float64(n))
+	a.keep(in)
+	return receipt{Accepted: n}, nil, true
 }
 
 func (a *API) publishProblem(w http.ResponseWriter, err error) *huma.ErrorModel {
@@ -148,32 +191,30 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 	return body, err
 }
 
-// decodeEvents cuts a body into events and checks every one of them (H2).
-func (a *API) decodeEvents(body []byte) ([]Event, *huma.ErrorModel) {
-	var room [8][]byte
-	parts, batch, err := split(room[:0], body, a.limits.BatchEvents)
-	if err != nil {
-		return nil, splitProblem(err)
+// decode cuts a body into events and checks every one of them (H2).
+func (in *intake) decode(body []byte, limit int) *huma.ErrorModel {
+	var err error
+	if in.parts, in.check.batch, err = split(in.parts, body, limit); err != nil {
+		return splitProblem(err)
 	}
-	if len(parts) == 0 {
-		return nil, problem(http.StatusUnprocessableEntity, "events are not acceptable", fault("body", "must have at least one event", nil))
+	if len(in.parts) == 0 {
+		return problem(http.StatusUnprocessableEntity, "events are not acceptable", fault("body", "must have at least one event", nil))
 	}
-	check := checker{decoder: codecs.Decoder{Zone: a.cfg.Zone}, batch: batch}
-	events := make([]Event, len(parts))
-	for i, part := range parts {
-		events[i] = Event{Key: check.event(i, part), Value: part}
+	in.events = slices.Grow(in.events, len(in.parts))
+	for i, part := range in.parts {
+		in.events = append(in.events, Event{Key: in.check.event(i, part), Value: part})
 	}
-	if len(check.faults) > 0 {
-		return events, problem(http.StatusUnprocessableEntity, "events are not acceptable; none was published", check.faults...)
+	if len(in.check.faults) > 0 {
+		return problem(http.StatusUnprocessableEntity, "events are not acceptable; none was published", in.check.faults...)
 	}
-	return events, nil
+	return nil
 }
 
 func splitProblem(err error) *huma.ErrorModel {
 	if s, ok := errors.AsType[*syntaxError](err); ok {
 		return problem(http.StatusBadRequest, "the body is not valid JSON", fault("body", s.Error(), nil))
 	}
-	return problem(http.StatusRequestEntityTooLarge, err.Error())
+	return problem(http.StatusUnprocessableEntity, "events are not acceptable", fault("body", err.Error(), nil))
 }
 
 // checker decodes events and gathers their faults.

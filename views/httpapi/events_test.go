@@ -93,7 +93,7 @@ func TestPostRefuses(t *testing.T) {
 		{name: "invalid UTF-8", body: strings.Replace(snake, "created", "\xff", 1), status: http.StatusUnprocessableEntity},
 		{name: "deep", body: strings.Replace(snake, "[1]", strings.Repeat("[", 500)+strings.Repeat("]", 500), 1), status: http.StatusUnprocessableEntity},
 		{name: "too large", body: `{"x":"` + strings.Repeat("x", 9<<20) + `"}`, status: http.StatusRequestEntityTooLarge},
-		{name: "too many", body: "[" + strings.Repeat("1,", 20_000) + "1]", status: http.StatusRequestEntityTooLarge},
+		{name: "too many", body: "[" + strings.Repeat("1,", 20_000) + "1]", status: http.StatusUnprocessableEntity},
 		{name: "form", body: "a=b", headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, status: http.StatusUnsupportedMediaType},
 		{name: "other origin", body: snake, headers: []string{"Sec-Fetch-Site", "cross-site"}, status: http.StatusForbidden},
 		{name: "rebound name", body: snake, headers: []string{"Host", "evil.example.com"}, status: http.StatusMisdirectedRequest},
@@ -244,7 +244,7 @@ func TestClientThatLeaves(t *testing.T) {
 		gone, leave := context.WithCancel(t.Context())
 		results := make(chan error, 3)
 		for range 3 { // the first leads, the others wait
-			go func() { results <- c.publish(gone, []Event{{Key: "A"}}) }()
+			go func() { results <- c.publish(gone, &post{events: []Event{{Key: "A"}}, done: make(chan error, 1)}) }()
 			synctest.Wait()
 		}
 		leave()

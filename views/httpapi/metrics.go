@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,23 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	group    prometheus.Histogram
 	streams  prometheus.Gauge
+
+	accepted, refused, failed, repeated prometheus.Counter // of events
+
+	mu    sync.RWMutex
+	known map[answered]seen // bounded: patterns of the mux, methods of the API, codes
+}
+
+// answered tells kinds of answers apart.
+type answered struct {
+	pattern, method string
+	status          int
+}
+
+// seen is where a kind of answer is counted.
+type seen struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
 }
 
 // newMetrics registers the metrics; with no registerer they are kept and never shown.
@@ -40,6 +58,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "klgstream_http_streams", Help: "Clients listening to the event stream.",
 		}),
 	}
+	m.known = map[answered]seen{}
+	m.accepted, m.refused = m.events.WithLabelValues("accepted"), m.events.WithLabelValues("refused")
+	m.failed, m.repeated = m.events.WithLabelValues("failed"), m.events.WithLabelValues("repeated")
 	if reg == nil {
 		return m, nil
 	}
@@ -47,15 +68,30 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 }
 
 func (m *metrics) observe(r *http.Request, status int, took time.Duration) {
-	route := r.Pattern
+	s := m.of(answered{r.Pattern, method(r.Method), status})
+	s.requests.Inc()
+	s.duration.Observe(took.Seconds())
+}
+
+func (m *metrics) of(a answered) seen {
+	m.mu.RLock()
+	s, ok := m.known[a]
+	m.mu.RUnlock()
+	if ok {
+		return s
+	}
+	route := a.pattern
 	if _, path, ok := strings.Cut(route, " "); ok {
 		route = path
 	}
 	if route == "" {
 		route = "none"
 	}
-	m.requests.WithLabelValues(route, method(r.Method), strconv.Itoa(status)).Inc()
-	m.duration.WithLabelValues(route).Observe(took.Seconds())
+	s = seen{m.requests.WithLabelValues(route, a.method, strconv.Itoa(a.status)), m.duration.WithLabelValues(route)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[a] = s
+	return s
 }
 
 // method bounds the label: a client can make up any method.

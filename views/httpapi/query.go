@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/csv"
@@ -108,7 +109,9 @@ func pageSchema() *huma.Schema {
 }
 
 func (a *API) listViews(w http.ResponseWriter, r *http.Request) {
-	list, err := a.cfg.Store.Views(r.Context())
+	ctx, cancel := context.WithTimeout(r.Context(), a.limits.QueryTimeout)
+	defer cancel()
+	list, err := a.cfg.Store.Views(ctx)
 	if err != nil {
 		writeProblem(w, a.storeProblem(w, r, err))
 		return
@@ -210,7 +213,9 @@ func quality(parameters string) float64 {
 
 // ask reads the query from the URL and asks the store.
 func (a *API) ask(w http.ResponseWriter, r *http.Request) (views.Result, views.View, *huma.ErrorModel) {
-	view, err := a.find(r.Context(), r.PathValue("view_name"))
+	ctx, cancel := context.WithTimeout(r.Context(), a.limits.QueryTimeout)
+	defer cancel()
+	view, err := a.find(ctx, r.PathValue("view_name"))
 	if err != nil {
 		return views.Result{}, view, a.storeProblem(w, r, err)
 	}
@@ -222,7 +227,7 @@ func (a *API) ask(w http.ResponseWriter, r *http.Request) (views.Result, views.V
 	if err != nil {
 		return views.Result{}, view, a.storeProblem(w, r, err)
 	}
-	result, err := a.cfg.Store.Query(r.Context(), query)
+	result, err := a.cfg.Store.Query(ctx, query)
 	if err != nil {
 		return views.Result{}, view, a.storeProblem(w, r, err)
 	}
@@ -243,6 +248,9 @@ func (a *API) storeProblem(w http.ResponseWriter, r *http.Request, err error) *h
 	}
 	if r.Context().Err() == nil {
 		a.log.Warn("query store", "error", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return busy(w, http.StatusServiceUnavailable, a.limits.QueryTimeout, "the store did not answer within "+a.limits.QueryTimeout.String()+": ask for less")
 	}
 	if views.Retryable(err) {
 		return busy(w, http.StatusServiceUnavailable, 5*time.Second, "the store does not answer")

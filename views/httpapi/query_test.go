@@ -1,13 +1,17 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"klgstream.dev/views"
 )
@@ -153,6 +157,27 @@ func TestQueryViewWhenStoreFails(t *testing.T) {
 	}
 	r.store.failWith(views.Permanent(errors.New("no such column")))
 	want(t, r.do("GET", viewsURL, ""), http.StatusInternalServerError)
+}
+
+// stuckStore never answers.
+type stuckStore struct{ *fakeStore }
+
+func (s stuckStore) Query(ctx context.Context, _ views.Query) (views.Result, error) {
+	<-ctx.Done()
+	return views.Result{}, fmt.Errorf("query: %w", ctx.Err())
+}
+
+func TestQueryViewWhenStoreIsStuck(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.api.cfg.Store = stuckStore{r.store}
+		start := time.Now()
+		w := r.do("GET", viewsURL+"/aircraft_stats", "")
+		if body := want(t, w, http.StatusServiceUnavailable); !contains(fmt.Sprint(body["detail"]), "10s", "ask for less") || time.Since(start) != 10*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), body)
+		}
+	})
 }
 
 // TestOpenAPI reads the document and holds it against the routes: every operation answers, and none has an error that is

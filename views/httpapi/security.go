@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -135,11 +136,11 @@ func newThrottle(l *Limits, now func() time.Time) *throttle {
 }
 
 // allow takes a token of the client, or says how long until there is one.
-func (t *throttle) allow(client string) (wait time.Duration, ok bool) {
+func (t *throttle) allow(who interface{ client() string }) (wait time.Duration, ok bool) {
 	if t.rate == 0 {
 		return 0, true
 	}
-	now := t.now()
+	client, now := who.client(), t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := t.buckets[client]
@@ -172,10 +173,15 @@ func (t *throttle) sweep(now time.Time) {
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
+// commonHeaders are shared by all answers, so their slices have no room to grow into.
+var commonHeaders = map[string][]string{
+	"Content-Security-Policy":      {policy},
+	"X-Content-Type-Options":       {"nosniff"},
+	"Referrer-Policy":              {"no-referrer"},
+	"Cross-Origin-Opener-Policy":   {"same-origin"},
+	"Cross-Origin-Resource-Policy": {"same-origin"},
+}
+
 func setCommonHeaders(h http.Header) {
-	h["Content-Security-Policy"] = []string{policy}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
-	h["Referrer-Policy"] = []string{"no-referrer"}
-	h["Cross-Origin-Opener-Policy"] = []string{"same-origin"}
-	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
+	maps.Copy(h, commonHeaders)
 }

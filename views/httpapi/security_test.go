@@ -221,7 +221,7 @@ func TestRateLimitRemembersABoundedNumberOfClients(t *testing.T) {
 	c := newClock()
 	throttle := newThrottle(&Limits{Rate: 1, Burst: 1}, c.now)
 	for i := range 3 * maxBuckets {
-		throttle.allow(fmt.Sprint(i))
+		throttle.allow(&exchange{request: &http.Request{RemoteAddr: fmt.Sprintf("client%d:1", i)}})
 		if len(throttle.buckets) > maxBuckets {
 			t.Fatalf("%d clients are remembered", len(throttle.buckets))
 		}
@@ -340,6 +340,9 @@ klgstream_http_requests_total{code="405",method="other",route="none"} 1
 # HELP klgstream_http_events_total Events posted, by outcome: accepted, refused (faulty), failed (not acknowledged), repeated (known idempotency key).
 # TYPE klgstream_http_events_total counter
 klgstream_http_events_total{outcome="accepted"} 2
+klgstream_http_events_total{outcome="failed"} 0
+klgstream_http_events_total{outcome="refused"} 0
+klgstream_http_events_total{outcome="repeated"} 0
 `), "klgstream_http_requests_total", "klgstream_http_events_total")
 	if err != nil {
 		t.Error(err)

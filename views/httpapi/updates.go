@@ -237,8 +237,6 @@ func (p *pump) turn(ctx context.Context) {
 	if p.api.stream.count() == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
 	p.pipelineTurn(ctx)
 	if start := p.api.cfg.Now(); !start.Before(p.next) {
 		for _, f := range p.feeds {
@@ -261,7 +259,9 @@ func (p *pump) pipelineTurn(ctx context.Context) {
 	if p.api.cfg.Pipeline == nil {
 		return
 	}
-	picture, err := p.api.gauge.read(ctx)
+	asked, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	picture, err := p.api.gauge.read(asked)
 	if p.failing(ctx, "pipeline", err) {
 		return
 	}
@@ -297,11 +297,13 @@ func (p *pump) failing(ctx context.Context, what string, err error) bool {
 
 // feedTurn asks a feed's query and sends what changed.
 func (p *pump) feedTurn(ctx context.Context, f *feed) {
-	result, err := p.api.cfg.Store.Query(ctx, f.query)
+	asked, cancel := context.WithTimeout(ctx, p.api.limits.QueryTimeout)
+	defer cancel()
+	result, err := p.api.cfg.Store.Query(asked, f.query)
 	if p.failing(ctx, f.query.View, err) {
 		return
 	}
-	view, err := p.api.find(ctx, f.query.View)
+	view, err := p.api.find(asked, f.query.View)
 	if p.failing(ctx, f.query.View, err) {
 		return
 	}

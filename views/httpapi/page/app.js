@@ -38,6 +38,8 @@ let outcomes = '';
 function onPipeline(p) {
   pipeline.show(p, about.store);
   const now = JSON.stringify(p.topics.filter((t) => t.role === 'late' || t.role === 'dead').map((t) => t.records)) + p.outcomes.late.total + p.outcomes.dead.total;
+  const records = (role) => p.topics.find((t) => t.role === role)?.records ?? 0;
+  letters.lean(records('late'), records('dead'));
   if (now !== outcomes) soon.letters();
   outcomes = now;
 }

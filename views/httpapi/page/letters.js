@@ -3,7 +3,7 @@
 import { view } from './api.js';
 import { $, h, time } from './dom.js';
 
-let shown = 'dead_letters', last = '';
+let shown = 'dead_letters', last = '', chosen = false;
 
 export function start() {
   const tabs = [...document.querySelectorAll('[role=tab]')];
@@ -19,8 +19,15 @@ export function start() {
   document.addEventListener('click', (e) => { const name = e.target.closest('[data-letters]')?.dataset.letters; if (name) select(name); });
 }
 
-function select(name) {
+// lean shows the kind of which there are any, as long as nobody has chosen one.
+export function lean(late, dead) {
+  if (!chosen && shown === 'dead_letters' && late > 0 && dead === 0) select('late_events', false);
+  if (!chosen && shown === 'late_events' && dead > 0) select('dead_letters', false);
+}
+
+function select(name, byHand = true) {
   shown = name;
+  chosen = chosen || byHand;
   last = '';
   for (const tab of document.querySelectorAll('[role=tab]')) {
     const on = tab.dataset.view === name;

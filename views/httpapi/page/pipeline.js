@@ -3,11 +3,11 @@
 import { $, compact, duration, h, number, rate, s, text, time } from './dom.js';
 
 const figures = [
-  { id: 'counted', name: 'Counted', hint: 'events folded into windows', of: (p) => p.outcomes.counted },
-  { id: 'late', name: 'Late', hint: 'no window took them', of: (p) => p.outcomes.late, tone: 'warn' },
-  { id: 'dead', name: 'Dead', hint: 'cannot be read as an event', of: (p) => p.outcomes.dead, tone: 'bad' },
-  { id: 'rekeyed', name: 'Re-keyed', hint: 'sent to their partition', of: (p) => p.outcomes.rekeyed },
-  { id: 'fenced', name: 'Fenced', hint: 'repeats recognised', of: (p) => p.outcomes.fenced },
+  { id: 'counted', name: 'Counted', hint: 'events in windows', of: (p) => p.outcomes.counted },
+  { id: 'late', name: 'Late', hint: 'after their windows', of: (p) => p.outcomes.late, tone: 'warn' },
+  { id: 'dead', name: 'Dead', hint: 'unreadable', of: (p) => p.outcomes.dead, tone: 'bad' },
+  { id: 'rekeyed', name: 'Re-keyed', hint: 'moved to their key', of: (p) => p.outcomes.rekeyed },
+  { id: 'fenced', name: 'Fenced', hint: 'repeats ignored', of: (p) => p.outcomes.fenced },
 ];
 
 const history = { counted: [], lag: [] };

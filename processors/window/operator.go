@@ -175,6 +175,7 @@ func (o *Operator[E, A]) addAligned(s *State[A], mark, t int64, e *E) Verdict {
 // open makes a slice at i.
 func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
 	sl := s.insert(i, span)
+	s.mixed = s.mixed || o.isLate(sl)
 	sl.closes = o.closing(o.firstEnd(sl))
 	s.due = min(s.due, o.dueOf(s.Slices[i:i+1], s.fired.Watermark()))
 }
@@ -221,7 +222,7 @@ func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 			s.remove(i, o.fold.Reset)
 		}
 	}
-	if !o.single {
+	if s.mixed {
 		o.compact(s)
 	}
 	s.Withdrawn = slices.DeleteFunc(s.Withdrawn, func(w Withdrawn) bool { return w.told || o.closing(w.End) <= watermark })
@@ -231,15 +232,19 @@ func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 
 // compact joins slices of one span once the windows that only some of them are in are settled.
 func (o *Operator[E, A]) compact(s *State[A]) {
-	for i := len(s.Slices) - 1; i > 0; i-- {
-		sl, before := &s.Slices[i], &s.Slices[i-1]
-		if sl.Start == before.Start && o.closing(o.firstEnd(sl)-o.grid.step) <= s.settled.Watermark() {
-			o.fold.Merge(&before.Acc, &sl.Acc)
-			before.Count += sl.Count
-			before.dirty = before.dirty || sl.dirty
-			s.remove(i, o.fold.Reset)
-			s.tail = nil
+	s.mixed = false
+	for i := len(s.Slices) - 1; i >= 0; i-- {
+		sl := &s.Slices[i]
+		s.mixed = s.mixed || o.isLate(sl)
+		if i == 0 || s.Slices[i-1].Start != sl.Start || o.closing(o.firstEnd(sl)-o.grid.step) > s.settled.Watermark() {
+			continue
 		}
+		before := &s.Slices[i-1]
+		o.fold.Merge(&before.Acc, &sl.Acc)
+		before.Count += sl.Count
+		before.dirty = before.dirty || sl.dirty
+		s.remove(i, o.fold.Reset)
+		s.tail = nil
 	}
 }
 
@@ -293,6 +298,9 @@ func (o *Operator[E, A]) dueAfter(slices []Slice[A], fired, lateness int64) int6
 	return o.grid.instant(best) - 1 + lateness
 }
 
+// isLate is true of a slice whose events missed the first windows of its span.
+func (o *Operator[E, A]) isLate(sl *Slice[A]) bool { return !o.single && sl.End-sl.Start > o.grid.step }
+
 // firstEnd is the end of the first window that counts the slice.
 func (o *Operator[E, A]) firstEnd(sl *Slice[A]) int64 {
 	if o.single {
@@ -317,6 +325,7 @@ func (o *Operator[E, A]) wake(s *State[A]) {
 	for i := range s.Slices {
 		sl := &s.Slices[i]
 		sl.closes = o.closing(o.firstEnd(sl))
+		s.mixed = s.mixed || o.isLate(sl)
 		if sl.Closed {
 			s.Purged = max(s.Purged, MarkAt(o.lastClosing(sl)))
 		}

@@ -23,6 +23,7 @@ type State[A any] struct {
 	hot     int32 // the slice last updated
 	awake   bool  // the unexported fields are in force
 	dirty   bool  // a slice has changed, or a withdrawal was added, since the last Collect
+	mixed   bool  // there may be late slices
 	touched bool  // everything unsettled is to be yielded by the next Collect
 }
 

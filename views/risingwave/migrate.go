@@ -227,7 +227,7 @@ func (f *flavour) create(v views.View) string {
 	if f.flush {
 		return fmt.Sprintf("CREATE %s IF NOT EXISTS %q AS\n%s", f.kind(v), v.Name, v.SQL)
 	}
-	return fmt.Sprintf("CREATE VIEW %q AS\n%s", v.Name, v.SQL)
+	return fmt.Sprintf("CREATE OR REPLACE VIEW %q AS\n%s", v.Name, v.SQL)
 }
 
 // check compares the columns of the relation with their description.

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) views.Store) {
 		{"reads any time zone", readsZones},
 		{"sums each event once", sumsOnce},
 		{"finds the busiest hours", findsBusiest},
+		{"derives days, last events and counts", derives},
 		{"takes many writers at once", takesManyWriters},
 		{"reads while it writes", readsWhileWriting},
 		{"takes huge batches", takesHugeBatches},
@@ -153,7 +154,10 @@ func describes(t *testing.T, s views.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"aircraft_windows", "aircraft_stats", "busiest_hours", "late_events", "dead_letters"} {
+	for _, name := range []string{
+		"aircraft_windows", "aircraft_stats", "aircraft_days", "busiest_aircraft", "busiest_hours", "daily_activity", "last_seen",
+		"letter_counts", "late_events", "dead_letters",
+	} {
 		if _, err := views.Find(list, name); err != nil {
 			t.Error(err)
 		}
@@ -562,6 +566,48 @@ func findsBusiest(t *testing.T, s views.Store) {
 		{views.Time(Base), int64(7), int64(2)},
 		{views.Time(Base + hour), int64(3), int64(1)},
 		{views.Time(Base - 400_001*hour), int64(1), int64(1)},
+	})
+}
+
+// derives has two aircraft over midnight, a withdrawn session that nobody may see, and letters of three kinds.
+func derives(t *testing.T, s views.Store) {
+	midnight := (Base/(24*hour) + 1) * 24 * hour
+	at := func(registration string, offset, count int64, definition string) codecs.Window {
+		w := Window(registration, 0, count)
+		w.Definition, w.Kind = definition, definition[:strings.IndexByte(definition, ':')]
+		w.Start = midnight + offset*hour
+		w.End = w.Start + hour
+		w.First, w.Last = w.Start+1, w.Start+count
+		return w
+	}
+	departed := at("N1", 1, 3, "session:30m")
+	departed.LastType, departed.Last, departed.AircraftID, departed.HasAircraftID = "departed", midnight+2*hour, 7, true
+	withdrawn := at("N2", 50, 9, "session:30m")
+	withdrawn.Withdrawn = true
+	early, late, unknown := Letter(1, "late"), Letter(2, "late"), Letter(3, "not_json")
+	early.EventTime, late.EventTime, unknown.EventTime = midnight, midnight+5, math.MinInt64
+	write(t, s, views.Batch{
+		Windows: []codecs.Window{
+			at("N1", -1, 2, "tumbling:1h"), at("N1", 0, 1, "tumbling:1h"), at("N1", 1, 3, "tumbling:1h"), at("N2", -2, 4, "tumbling:1h"), departed, withdrawn,
+		},
+		Late: []codecs.Letter{late, early}, Dead: []codecs.Letter{unknown},
+	})
+	rows := func(view string) [][]any { return ask(t, s, views.Query{View: view}).Rows }
+	yesterday, today := views.Time(midnight-24*hour), views.Time(midnight)
+	want(t, "aircraft_days", rows("aircraft_days"), [][]any{
+		{"N1", yesterday, int64(2), int64(1), views.Time(midnight - hour + 1), views.Time(midnight - hour + 2)},
+		{"N1", today, int64(4), int64(2), views.Time(midnight + 1), views.Time(midnight + hour + 3)},
+		{"N2", yesterday, int64(4), int64(1), views.Time(midnight - 2*hour + 1), views.Time(midnight - 2*hour + 4)},
+	})
+	want(t, "daily_activity", rows("daily_activity"), [][]any{{yesterday, int64(6), int64(2)}, {today, int64(4), int64(1)}})
+	want(t, "last_seen", rows("last_seen"), [][]any{
+		{"N1", views.Time(midnight + 2*hour), "departed", int64(7)}, {"N2", views.Time(midnight - 2*hour + 4), "arrived", nil},
+	})
+	want(t, "busiest_aircraft", rows("busiest_aircraft"), [][]any{
+		{"N1", int64(6), views.Time(midnight + hour + 3)}, {"N2", int64(4), views.Time(midnight - 2*hour + 4)},
+	})
+	want(t, "letter_counts", rows("letter_counts"), [][]any{
+		{"late", "late", int64(2), views.Time(midnight), views.Time(midnight + 5)}, {"dead", "not_json", int64(1), nil, nil},
 	})
 }
 

@@ -10,7 +10,8 @@ import (
 func TestErrorTexts(t *testing.T) {
 	t.Parallel()
 	for data, want := range map[string]string{
-		"": `decode event: is null_value: must be a JSON object; the producer has to send it`,
+		"":     `decode event: is null_value: must be a JSON object; the producer has to send it`,
+		"nope": `decode event: "nope" at byte 0 is not_json: must be one JSON object; correct it at the producer and send the event again`,
 		doc(`event_type="` + strings.Repeat("ü", 40) + `"`): `decode event: event_type "` + strings.Repeat("ü", 22) +
 			`…" at byte 14 is too_long: must be at most 64 bytes; correct it at the producer and send the event again`,
 		doc("registration_number"):      `decode event: registration_number is missing: must be present and not null; the producer has to send it`,

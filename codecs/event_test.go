@@ -184,6 +184,10 @@ var goodEvents = []struct {
 	{"half of a pair", doc(`event_type="\ud83d-"`), Event{Type: []byte("\uFFFD-")}},
 	{"halves of pairs", doc(`event_type="\ud83d\ud83d\ude00\ude00"`), Event{Type: []byte("\uFFFD😀\uFFFD")}},
 	{"half of a pair before an escape", doc(`event_type="\ud83d\u0041"`), Event{Type: []byte("\uFFFDA")}},
+	{"half of a pair before a text like the other", doc(`event_type="\ud83dxude00"`), Event{Type: []byte("\uFFFDxude00")}},
+	{"half of a pair before another escape", doc(`event_type="\ud83d\\de00"`), Event{Type: []byte("\uFFFD\\de00")}},
+	{"escaped in all ways", doc(`extra="\b\f\n\r\t\u00e9\u00E9"`), Event{}},
+	{"escaped in capitals", doc(`event_type="\u00AF\u00Fa"`), Event{Type: []byte("\u00af\u00fa")}},
 	{"id as a string", doc(`aircraft_id="0123"`), Event{}},
 	{"negative id", doc(`aircraft_id=-9223372036854775808`), Event{AircraftID: -1 << 63}},
 	{"greatest id", doc(`aircraft_id=9223372036854775807`), Event{AircraftID: 1<<63 - 1}},
@@ -231,6 +235,22 @@ func TestDecodeWithoutID(t *testing.T) {
 		e := Event{AircraftID: 7, HasAircraftID: true}
 		if err := new(Decoder).Decode(&e, []byte(data)); err != nil || e.HasAircraftID || e.AircraftID != 0 {
 			t.Errorf("%s: id %d %v, %v", data, e.AircraftID, e.HasAircraftID, err)
+		}
+	}
+}
+
+// A part of an event is no event, and no cut is misread.
+func TestDecodePrefixes(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []string{
+		string(fixture(t, "event_snake_case.json")), string(fixture(t, "event_camel_case.json")),
+		doc(`extra=[-1.5e+7,true,false,null,{"a":{},"b":[]},"\u00e9ü",0]`), `{"timestamp":-1`, `[1e+2]`, `-0.5E-1 `,
+	} {
+		for n := range whole {
+			if _, sound := oracle([]byte(whole[:n])); sound {
+				t.Fatalf("%q is an event", whole[:n])
+			}
+			checkDecode(t, []byte(whole[:n]))
 		}
 	}
 }

@@ -17,7 +17,7 @@ func lateLetter() Letter {
 
 func TestLetterRoundTrip(t *testing.T) {
 	t.Parallel()
-	dead := Letter{Reason: ReasonNotJSON, Topic: "t", Offset: math.MaxInt64, Partition: math.MaxInt32, EventTime: NoTime, Value: []byte("\xff")}
+	dead := Letter{Reason: "x", Topic: "t", Offset: math.MaxInt64, Partition: math.MaxInt32, EventTime: NoTime, Value: []byte("\xff")}
 	for _, l := range []Letter{lateLetter(), dead} {
 		// Headers of others are left alone.
 		got, err := ParseLetter(l.Key, l.Value, append(l.Headers(), Header{"traceparent", []byte("\xff")}, Header{"traceparent", nil}))

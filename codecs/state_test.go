@@ -196,6 +196,7 @@ var badStates = []struct {
 	{"unfinished withdrawal", wire{}.bytes(2, wire{}.text(1, "d").bytes(3, []byte{8}))},
 	{"withdrawal of no time", wire{}.bytes(2, wire{}.text(1, "d").bytes(3, nil))},
 	{"withdrawal with a negative revision", wire{}.bytes(2, wire{}.text(1, "d").bytes(3, anHour.varint(3, math.MaxUint64)))},
+	{"revision as text", wire{}.bytes(2, wire{}.text(1, "d").bytes(3, anHour.text(3, "x")))},
 	{"unfinished aggregate", oneAggregate(wire{8})},
 	{"aggregate without types", oneAggregate(wire{}.signed(1, 5).signed(2, 5).text(3, "a"))},
 	{"aggregate without a last type", oneAggregate(wire{}.signed(1, 5).signed(2, 5).bytes(5, oneType))},
@@ -210,6 +211,11 @@ var badStates = []struct {
 	{"type named by a number", oneAggregate(oneEvent.bytes(5, wire{}.varint(1, 1)))},
 	{"type in bad UTF-8", oneAggregate(oneEvent.bytes(5, wire{}.text(1, "\xff").varint(2, 1)))},
 	{"unfinished type", oneAggregate(oneEvent.bytes(5, wire{10}))},
+	{"unfinished behind a type", oneAggregate(oneEvent.bytes(5, append(slices.Clip(oneType), 8)))},
+	{"unfinished behind an aggregate", oneAggregate(append(slices.Clip(oneEvent), 8))},
+	{"unfinished behind a slice", oneSlice(append(slices.Clip(anHour), 8))},
+	{"unfinished behind a withdrawal", wire{}.bytes(2, wire{}.text(1, "d").bytes(3, append(slices.Clip(anHour), 8)))},
+	{"unfinished behind a summary", wire{}.bytes(1, wire{}.varint(1, 1).varint(9, 1)[:3])},
 }
 
 func TestStateRefuses(t *testing.T) {
@@ -258,6 +264,30 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 }
 
+// Lengths around the one that no longer fits a byte, at each level.
+func TestStateOfEveryLength(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 200; n++ {
+		s := state{total: 1, definitions: []definitionState{{name: strings.Repeat("x", n)}}}
+		for i := range n / MaxTypeBytes {
+			s.summary.Add(event(0, strings.Repeat("x", MaxTypeBytes-i), -1), nil)
+		}
+		s.summary.Add(event(0, strings.Repeat("y", n%MaxTypeBytes+1), -1), nil)
+		s.definitions[0].slices = []sliceState{{Slice{Start: 0, End: 1}, s.summary}}
+		got, err := checkState(t, writeState(&s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, s, got)
+		envelope := Envelope{State: make([]byte, n)}
+		again, err := checkEnvelope(t, envelope.Append(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, envelope, again)
+	}
+}
+
 // C5: unknown fields are skipped at every level, and a definition's name may follow its slices.
 func TestStateSkipsTheUnknown(t *testing.T) {
 	t.Parallel()
@@ -288,6 +318,16 @@ func TestStateVisitorMaySkip(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, state{total: 7, definitions: []definitionState{{name: "session:30m"}, {name: "tumbling:1h"}}}, r.state)
+	// Without an interner the strings are just made.
+	whole, err := parseState(e.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = recorder{}
+	if err := ParseState(e.State, nil, &r); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, whole, r.state)
 }
 
 // No prefix of a record makes a parser panic, and none passes for the whole.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,7 @@ func TestWindowRefuses(t *testing.T) {
 		{"types as an array", `{"cancelled":1,"departed":2,"landed":1}`, `[]`, "event_types", ReasonWrongType},
 		{"type counted 0 times", `"cancelled":1`, `"cancelled":0`, "event_types", ReasonOutOfRange},
 		{"type counted twice", `"cancelled":1`, `"landed":1`, "event_types", ReasonDuplicateField},
+		{"first type counted twice", `"departed":2`, `"cancelled":2`, "event_types", ReasonDuplicateField},
 		{"type without a name", `"cancelled":1`, `"":1`, "event_types", ReasonTooLong},
 		{"type with a long name", `"cancelled":1`, `"` + strings.Repeat("x", 65) + `":1`, "event_types", ReasonTooLong},
 		{"65 types", `"cancelled":1,"departed":2,"landed":1`, strings.Join(tooMany, ","), "event_types", ReasonTooLong},
@@ -178,6 +180,38 @@ func TestWindowRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A part of a record is no record, and no cut is misread.
+func TestWindowPrefixes(t *testing.T) {
+	t.Parallel()
+	golden, _, _ := strings.Cut(string(fixture(t, "window.jsonl")), "\n")
+	for n := range golden {
+		if _, err := checkWindow(t, []byte(golden[:n])); err == nil {
+			t.Errorf("%d bytes pass for the whole", n)
+		}
+	}
+}
+
+// The order of members means nothing.
+func TestWindowInReverse(t *testing.T) {
+	t.Parallel()
+	w := goldenWindow()
+	w.Revision = 0
+	members := membersOf(w.AppendJSON(nil))
+	slices.Reverse(members)
+	reversed := []byte("{")
+	for i, m := range members {
+		if i > 0 {
+			reversed = append(reversed, ',')
+		}
+		reversed = append(append(appendString(reversed, m.name), ':'), m.value...)
+	}
+	got, err := checkWindow(t, append(reversed, '}'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, w, got)
 }
 
 // Exactly 64 types and "other" are accepted: as many as an Aggregate makes.
@@ -275,7 +309,7 @@ func saneName(s string, limit int) bool { return s != "" && len(s) <= limit && u
 
 // windowKeys are keys and whether they are sound.
 var windowKeys = map[string]bool{
-	"tumbling:1h|0|N1": true, "tumbling:1d@America/New_York|-1|RA-12345": true, "session:30m|9223372036854775807|a|b|c": true,
+	"tumbling:1h|0|N1": true, "a|0|N": true, "tumbling:1d@America/New_York|-1|RA-12345": true, "session:30m|9223372036854775807|a|b|c": true,
 	"": false, "|": false, "||": false, "|0|N1": false, "a|0|": false, "a||N1": false, "a|0": false, "a|+1|N1": false,
 	"a|01|N1": false, "a|-0|N1": false, "a|1.0|N1": false, "a|9223372036854775808|N1": false, "a|-|N1": false,
 	"a|0|123456789012345678901234567890123": false, "a|0|\xff": false, "\xff|0|N1": false,

@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help})
 	}
 	m := &metrics{
-		events: vec("events_total", "Events by what became of them: counted, late, dead, fenced (delivered again, already counted), rekeyed (passed on to the partition of their key).",
+		events: vec("events_total", "Events by what became of them: counted, late, dead, fenced (delivered again, already counted), rekeyed (passed on to the partition of their key), skipped (none of this job's).",
 			"partition", "outcome"),
 		watermark: gauge("watermark_seconds", "The partition's watermark as seconds since the epoch."),
 		lag:       gauge("input_lag_records", "Records of the input topic not folded yet."),
@@ -62,9 +62,9 @@ func (m *metrics) checkpointed(d time.Duration) { m.checkpoint.Observe(d.Seconds
 
 // partitionMetrics is one partition's part.
 type partitionMetrics struct {
-	all                                  *metrics
-	counted, late, dead, fenced, rekeyed prometheus.Counter
-	watermark, lag, keys                 prometheus.Gauge
+	all                                           *metrics
+	counted, late, dead, fenced, rekeyed, skipped prometheus.Counter
+	watermark, lag, keys                          prometheus.Gauge
 }
 
 func (m *metrics) partition(id int32) *partitionMetrics {
@@ -72,7 +72,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 	outcome := func(o string) prometheus.Counter { return m.events.WithLabelValues(p, o) }
 	return &partitionMetrics{
 		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
-		rekeyed: outcome("rekeyed"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
+		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
 	}
 }
 
@@ -83,6 +83,7 @@ func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
 	m.dead.Add(float64(o.dead))
 	m.fenced.Add(float64(o.fenced))
 	m.rekeyed.Add(float64(o.rekeyed))
+	m.skipped.Add(float64(o.skipped))
 	add := func(kind string, sp *spool) {
 		m.all.records.WithLabelValues(kind).Add(float64(len(sp.records)))
 		m.all.bytes.WithLabelValues(kind).Add(float64(sp.bytes))
@@ -97,4 +98,4 @@ func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
 }
 
 // outcomes counts events by what became of them between two cuts.
-type outcomes struct{ counted, late, dead, fenced, rekeyed, forgotten int }
+type outcomes struct{ counted, late, dead, fenced, rekeyed, forgotten, skipped int }

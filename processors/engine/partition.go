@@ -202,7 +202,10 @@ func (p *partition[E, S]) wait() error {
 func (p *partition[E, S]) takeInput(m *sarama.ConsumerMessage) {
 	p.at.input, p.moved = m.Offset+1, true
 	src := source{p.id, m.Offset}
-	if err := p.decode(m); err != nil {
+	if err := p.decode(m); err == ErrSkip { //nolint:errorlint // never wrapped, and per record
+		p.outcomes.skipped++
+		return
+	} else if err != nil {
 		p.bury(src, m, reasonOf(err), err.Error(), math.MinInt64)
 		return
 	}
@@ -414,6 +417,10 @@ func letterHeaders(l *codecs.Letter) []*sarama.RecordHeader {
 
 // reasonOf is the machine-readable reason of a decoder's error.
 func reasonOf(err error) string {
+	var field *codecs.FieldError
+	if errors.As(err, &field) {
+		return field.Reason
+	}
 	var r interface{ Reason() string }
 	if errors.As(err, &r) {
 		return r.Reason()

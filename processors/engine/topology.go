@@ -1,6 +1,13 @@
 package engine
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrSkip is what a topology's Decode returns for a record that is none of the job's business: it is passed over, without
+// an effect on state or watermark.
+var ErrSkip = errors.New("not an event of this job")
 
 // Record is one input record as the topology's decoder sees it. Its byte fields are valid only during the call.
 type Record struct {
@@ -18,8 +25,8 @@ type Emit func(key, value []byte)
 //
 // A watermark is in milliseconds since the epoch; math.MinInt64 means none yet.
 type Topology[E, S any] interface {
-	// Decode reads one record into dst, which is reused. An error makes it a dead letter; an error with a method
-	// Reason() string gives the letter's reason.
+	// Decode reads one record into dst, which is reused. ErrSkip passes it over; another error makes it a
+	// dead letter, whose reason is a *codecs.FieldError's, or what a method Reason() string of the error says.
 	Decode(dst *E, r *Record) error
 	// Key is the event's key, 1 to 255 bytes, valid until the next Decode.
 	Key(e *E) []byte

@@ -127,7 +127,7 @@ func (a *API) routeAircraft(api huma.API) {
 		OperationID: "create-aircraft", Method: http.MethodPost, Path: aircraftPath, Tags: tags, Errors: errs(400, 409, 413), DefaultStatus: http.StatusCreated,
 		Summary: "Create an aircraft", Responses: changed("201", "Created"),
 		Description: "Publishes a created event and answers 201 when the registry has taken it. Of two requests for one registration the first in the log wins, the other gets 409. " +
-			"If the registry takes longer than " + a.limits.DecideTimeout.String() + " the answer is 202 with a link to the outcome.",
+			"If the registry takes longer than " + plain(a.limits.DecideTimeout) + " the answer is 202 with a link to the outcome.",
 	}, a.createAircraft)
 	huma.Register(api, huma.Operation{
 		OperationID: "update-aircraft", Method: http.MethodPut, Path: aircraftPath + "/{registration_number}", Tags: tags, Errors: errs(400, 404, 412, 413, 428), DefaultStatus: http.StatusOK,
@@ -258,7 +258,7 @@ func (a *API) registryProblem(ctx context.Context, what string, err error) error
 		return problem(http.StatusPreconditionFailed, "the aircraft was changed meanwhile: get it again")
 	}
 	if ctx.Err() == nil {
-		a.log.Warn(what, "error", err)
+		a.log.Warn("aircraft registry", "request", what, "error", err)
 	}
 	return unavailable("the aircraft registry does not answer")
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -145,7 +146,8 @@ func (a *API) recovered(x *exchange, fault any) {
 	if fault == nil {
 		return
 	}
-	if fault == http.ErrAbortHandler || x.request.Context().Err() != nil {
+	err, _ := fault.(error)
+	if errors.Is(err, http.ErrAbortHandler) || x.request.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
 	a.log.Error("http handler panicked", "route", x.request.Pattern, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))

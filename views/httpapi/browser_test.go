@@ -34,7 +34,7 @@ import (
 type browser struct {
 	*demo
 	t   *testing.T
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // chromedp's handle of the tab is a context
 	url string
 
 	mu     sync.Mutex
@@ -103,6 +103,11 @@ func (b *browser) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = b.api.Run(ctx) }()
+	go func() { // the API's clock runs, ten times as fast as ours
+		for tick := time.NewTicker(20 * time.Millisecond); ctx.Err() == nil; <-tick.C {
+			b.clock.move(200 * time.Millisecond)
+		}
+	}()
 	b.t.Cleanup(func() { cancel(); <-ended })
 }
 

@@ -155,7 +155,8 @@ func (d *demo) status(mark time.Time) Status {
 func newDemo(r *rig, registry *fakeRegistry) *demo {
 	d := &demo{rig: r, registry: registry, events: demoEvents(), windows: map[string]*demoWindow{}}
 	hour := []views.Column{
-		{Name: "hour", Type: views.Timestamp, Description: "hour"}, {Name: "total_events", Type: views.Integer, Description: "events"},
+		{Name: "hour", Type: views.Timestamp, Description: "hour"},
+		{Name: "total_events", Type: views.Integer, Description: "events"},
 		{Name: "aircraft", Type: views.Integer, Description: "aircraft"},
 	}
 	d.store.list = slices.Insert(d.store.list, 2, views.View{Name: "busiest_hours", Description: "Hours", Key: []string{"hour"}, Columns: hour})

@@ -324,7 +324,7 @@ func (a *API) routeEvents(api huma.API) {
 		Parameters: []*huma.Param{{
 			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: "string", MaxLength: new(255)},
 			Description: "A repeat with the same key and body gets the first answer and is not published again; another body is refused. " +
-				"Remembered per client for " + a.limits.IdempotencyTTL.String() + " by this process.",
+				"Remembered per client for " + plain(a.limits.IdempotencyTTL) + " by this process.",
 		}},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: eventsSchema(a.limits.BatchEvents), Examples: eventExamples()}}},
 		Responses: map[string]*huma.Response{

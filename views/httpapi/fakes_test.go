@@ -61,6 +61,7 @@ func (s *fakeStore) Migrate(context.Context) error            { return nil }
 func (s *fakeStore) Write(context.Context, views.Batch) error { return errors.New("read only") }
 func (s *fakeStore) Close() error                             { return nil }
 func (s *fakeStore) Ping(context.Context) error               { s.mu.Lock(); defer s.mu.Unlock(); return s.fail }
+
 func (s *fakeStore) Views(context.Context) ([]views.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -316,8 +317,10 @@ func sampleStore() *fakeStore {
 			}},
 			{Name: "aircraft_windows", Description: "Windows", Key: []string{"registration_number", "window_definition", "window_start"}, Columns: []views.Column{
 				text("registration_number"), text("window_definition"), text("window_kind"), stamp("window_start"), stamp("window_end"), number("event_count"),
-				{Name: "event_types", Type: views.JSON, Description: "types"}, stamp("first_event_time"), stamp("last_event_time"), text("last_event_type"),
-				{Name: "final", Type: views.Boolean, Description: "final"}, number("revision"),
+				{Name: "event_types", Type: views.JSON, Description: "types"},
+				stamp("first_event_time"), stamp("last_event_time"), text("last_event_type"),
+				{Name: "final", Type: views.Boolean, Description: "final"},
+				number("revision"),
 			}},
 			{Name: "dead_letters", Description: "Dead", Key: letterKey, Columns: letters},
 			{Name: "late_events", Description: "Late", Key: letterKey, Columns: letters},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -54,4 +55,16 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, body any) 
 // unavailable is a huma error for what this process was not given.
 func unavailable(what string) error {
 	return huma.ErrorWithHeaders(problem(http.StatusServiceUnavailable, what), http.Header{"Retry-After": {"5"}})
+}
+
+// plain writes a duration without zero parts: 1h, not 1h0m0s.
+func plain(d time.Duration) string {
+	s := d.String()
+	if cut, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = cut + "m"
+	}
+	if cut, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = cut + "h"
+	}
+	return s
 }

@@ -79,8 +79,10 @@ func queryParameters() []*huma.Param {
 		{Name: "limit", In: "query", Schema: &huma.Schema{Type: "integer", Minimum: new(1.0), Maximum: new(float64(views.MaxLimit)), Default: views.DefaultLimit}, Description: "Rows of the page."},
 		{Name: "order", In: "query", Schema: text, Description: "Columns to sort by, separated by commas; descending behind a minus.", Example: "-total_events"},
 		{Name: "cursor", In: "query", Schema: text, Description: "`next` of the page before."},
-		{Name: "filter", In: "query", Style: "form", Explode: new(true), Description: "Columns as parameters: `column=value` or `column.comparison=value`.",
-			Schema: &huma.Schema{Type: "object", AdditionalProperties: text}},
+		{
+			Name: "filter", In: "query", Style: "form", Explode: new(true), Description: "Columns as parameters: `column=value` or `column.comparison=value`.",
+			Schema: &huma.Schema{Type: "object", AdditionalProperties: text},
+		},
 		{Name: "If-None-Match", In: "header", Schema: text, Description: "ETag of the page the client has."},
 	}
 }
@@ -250,7 +252,7 @@ func (a *API) storeProblem(w http.ResponseWriter, r *http.Request, err error) *h
 		a.log.Warn("query store", "error", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return busy(w, http.StatusServiceUnavailable, a.limits.QueryTimeout, "the store did not answer within "+a.limits.QueryTimeout.String()+": ask for less")
+		return busy(w, http.StatusServiceUnavailable, a.limits.QueryTimeout, "the store did not answer within "+plain(a.limits.QueryTimeout)+": ask for less")
 	}
 	if views.Retryable(err) {
 		return busy(w, http.StatusServiceUnavailable, 5*time.Second, "the store does not answer")

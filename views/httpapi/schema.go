@@ -55,7 +55,7 @@ func eventExamples() map[string]*huma.Example {
 	snake := map[string]any{"event_type": "departed", "aircraft_id": 178, "registration_number": "N14228", "timestamp": "2013-01-01T10:17:10.984Z"}
 	camel := map[string]any{"eventType": "landed", "aircraftId": 178, "registrationNumber": "N14228", "timestamp": "2013-01-01T13:58:00Z", "dest": "IAH"}
 	return map[string]*huma.Example{
-		"one":   {Summary: "One event", Value: snake},
-		"batch": {Summary: "A batch", Value: []any{snake, camel}},
+		"event": {Summary: "One event", Value: snake},
+		"list":  {Summary: "A batch", Value: []any{snake, camel}},
 	}
 }

@@ -330,9 +330,8 @@ func (c collector[T]) Decode(ctx *kong.DecodeContext, target reflect.Value) erro
 	text := fmt.Sprint(token.Value)
 	value, err := c.parse(text)
 	if err != nil {
-		//nolint:nilerr // it is told of with all other faults
 		c.loader.faults = append(c.loader.faults, fmt.Errorf("--%s: %q is not %s", ctx.Value.Name, text, c.want))
-		return nil
+		return nil //nolint:nilerr // it is told of with all other faults
 	}
 	target.Set(reflect.ValueOf(value).Convert(target.Type()))
 	return nil

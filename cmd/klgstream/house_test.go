@@ -23,6 +23,9 @@ func TestHouseTopLevel(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
+		if e.Name() == "klgstream" && e.Type().IsRegular() {
+			continue // `go build ./cmd/klgstream` leaves it; git ignores it
+		}
 		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(rooms, e.Name()) {
 			t.Errorf("%s does not belong at the top level: %v and dotfiles do", e.Name(), rooms)
 		}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"text/tabwriter"
 	"time"
 
@@ -89,6 +90,38 @@ func TestPsqlRunsTheSchema(t *testing.T) {
 	}
 	if err := open(t, risingwave.Config{URL: url}).Migrate(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadmeIsTrue holds the page for analysts to the answers, and has PostgreSQL take its example of a view.
+func TestReadmeIsTrue(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(analytics, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := filepath.Glob(filepath.Join(analytics, "queries/*.txt"))
+	if err != nil || len(answers) < 10 {
+		t.Fatalf("%d answers: %v", len(answers), err)
+	}
+	for _, file := range answers {
+		if answer, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), "```\n"+string(answer)+"```") {
+			t.Errorf("the page has not the answer of %s (%v)", file, err)
+		}
+	}
+	_, example, _ := strings.Cut(string(text), "```sql\n")
+	example, _, _ = strings.Cut(example, "```")
+	s := open(t, risingwave.Config{URL: postgres(t).database(t), Views: fstest.MapFS{"by_letter.sql": {Data: []byte(example)}}})
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Error(err)
+	}
+	list, err := s.Views(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range list {
+		if !strings.Contains(string(text), "`"+v.Name+"`") && v.Name != "by_letter" {
+			t.Errorf("the page does not name view %q", v.Name)
+		}
 	}
 }
 

@@ -244,7 +244,9 @@ func (o *Operator[E, A]) compact(s *State[A]) {
 		before.Count += sl.Count
 		before.dirty = before.dirty || sl.dirty
 		s.remove(i, o.fold.Reset)
-		s.tail = nil
+		if s.tail != nil {
+			s.tail.to = s.tail.from
+		}
 	}
 }
 

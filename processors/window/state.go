@@ -81,10 +81,10 @@ func (s *State[A]) insert(i int, span Span) *Slice[A] {
 // remove takes out the slice at i and keeps its slot for the next.
 func (s *State[A]) remove(i int, reset func(*A)) {
 	spare := s.Slices[i].Acc
-	reset(&spare)
 	last := len(s.Slices) - 1
 	copy(s.Slices[i:], s.Slices[i+1:])
 	s.Slices[last] = Slice[A]{Acc: spare}
+	reset(&s.Slices[last].Acc)
 	s.Slices = s.Slices[:last]
 	s.hot = int32(max(0, last-1))
 }

@@ -1,0 +1,94 @@
+package window
+
+import (
+	"sync"
+	"testing"
+	"unsafe"
+)
+
+// TestNoAllocation: once a state has room, neither counting nor closing nor collecting allocates.
+func TestNoAllocation(t *testing.T) {
+	for _, definition := range []string{"tumbling:10ms", "hopping:40ms/10ms", "hopping:45ms/10ms", "cumulating:10ms/40ms", "session:3ms", "tumbling:1d@Europe/Berlin"} {
+		for _, emit := range []Emit{OnUpdate, OnClose} {
+			op, err := New(mustParse(t, definition), Options{Emit: emit, AllowedLateness: ms(3)}, countFold())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s State[int64]
+			ts, f, yields := int64(0), flight{}, 0
+			take := func(*Result[int64]) { yields++ }
+			if n := testing.AllocsPerRun(2000, func() {
+				ts += 11
+				op.Add(&s, ts-15, ts, &f)
+				op.Add(&s, ts-15, ts-5, &f)
+				op.Add(&s, ts-15, ts-2, &f)
+				op.Advance(&s, ts-10, take)
+				op.Collect(&s, ts-10, take)
+				op.Settle(&s, ts-10)
+			}); n > 0 {
+				t.Errorf("%s, emit %d: %v allocations per round", definition, emit, n)
+			}
+			if yields == 0 && definition != "tumbling:1d@Europe/Berlin" {
+				t.Errorf("%s, emit %d: nothing was yielded", definition, emit)
+			}
+		}
+	}
+}
+
+// TestSlotsAreReused: a state that always has two windows open never grows, and a slot's accumulator keeps its capacity.
+func TestSlotsAreReused(t *testing.T) {
+	resets := 0
+	fold := bagFold()
+	reset := fold.Reset
+	fold.Reset = func(b *bag) { resets++; reset(b) }
+	op, err := New(mustParse(t, "tumbling:10ms"), Options{}, fold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s State[bag]
+	for ts := int64(0); ts < 1000; ts++ {
+		op.Add(&s, ts-5, ts, &event{int(ts), ts})
+		op.Advance(&s, ts-5, func(r *Result[bag]) {
+			if len(r.Acc.IDs) != 10 || int64(r.Acc.IDs[0]) != r.Start {
+				t.Fatalf("[%d, %d) holds %v", r.Start, r.End, r.Acc.IDs)
+			}
+		})
+		op.Settle(&s, ts-5)
+	}
+	if cap(s.Slices) > 2 || resets != 99 {
+		t.Errorf("%d slots, %d resets", cap(s.Slices), resets)
+	}
+	for _, sl := range s.Slices[:cap(s.Slices)] {
+		if cap(sl.Acc.IDs) < 10 {
+			t.Errorf("capacity %d is lost", cap(sl.Acc.IDs))
+		}
+	}
+}
+
+// TestSizes: what a key costs beside its accumulators.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(State[int64]{}); n > 112 {
+		t.Errorf("a state is %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Slice[struct{ _ [0]int64 }]{}); n > 48 {
+		t.Errorf("a slice is %d bytes beside its accumulator", n)
+	}
+}
+
+// TestShared: goroutines may share an operator, each with a state of its own. For the race detector.
+func TestShared(t *testing.T) {
+	op := newBagOperator(t, mustParse(t, "hopping:2d/1d@Europe/Berlin"), Options{})
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			r := newRig(t, op, Options{})
+			for ts := int64(0); ts < 20*dayMillis; ts += dayMillis / 3 {
+				r.add(ts-dayMillis, event{int(ts / 1000), ts})
+				r.advance(ts - dayMillis)
+				r.collect(ts - dayMillis)
+				op.Settle(&r.state, ts-dayMillis)
+			}
+		})
+	}
+	group.Wait()
+}

@@ -9,6 +9,7 @@
 //	window.go     Window: one result on the output topic, its key and its JSON
 //	envelope.go   Envelope: the record of a group table (state.proto, GroupTableRecord)
 //	state.go      StateWriter and ParseState: what the aircraft-activity group keeps (state.proto, ActivityState)
+//	registry.go   Aircraft: what the aircraft-registry group keeps (state.proto, AircraftState)
 //	letter.go     Letter: an event on the late or dead-letter topic
 //	errors.go     FieldError and the closed set of reasons
 //

@@ -162,6 +162,8 @@ func TestWindowRefuses(t *testing.T) {
 		{"66 types", `"cancelled":1,"departed":2,"landed":1`, `"other":1,"zz":1,` + strings.Join(tooMany[1:], ","), "event_types", ReasonTooLong},
 		{"no types", `{"cancelled":1,"departed":2,"landed":1}`, `{}`, "event_types", ReasonOutOfRange},
 		{"times of no events", `"first_event_time":"2013-01-01T10:17:10.984Z"`, `"first_event_time":null`, "event_types", ReasonOutOfRange},
+		{"last time of no events", `"last_event_time":"2013-01-01T10:59:59.999Z"`, `"last_event_time":null`, "event_types", ReasonOutOfRange},
+		{"last type of no events", `"last_event_type":"landed"`, `"last_event_type":null`, "event_types", ReasonOutOfRange},
 		{"fractional id", `"aircraft_id":178`, `"aircraft_id":1e2`, "aircraft_id", ReasonWrongType},
 		{"negative revision", `"revision":9`, `"revision":-9`, "revision", ReasonOutOfRange},
 	} {
@@ -179,6 +181,21 @@ func TestWindowRefuses(t *testing.T) {
 				t.Errorf("field %q, want %q", f.Field, tt.field)
 			}
 		})
+	}
+}
+
+// A window without events has no aircraft either.
+func TestEmptyWindowWithID(t *testing.T) {
+	t.Parallel()
+	_, empty, _ := strings.Cut(string(fixture(t, "window.jsonl")), "\n")
+	for _, change := range []string{`"aircraft_id":1`, `"first_event_time":"2013-01-01T10:17:10.984Z"`, `"last_event_type":"landed"`} {
+		name, _, _ := strings.Cut(change, ":")
+		if _, err := checkWindow(t, []byte(strings.Replace(empty, name+":null", change, 1))); reasonOf(t, err) != ReasonOutOfRange {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+	if _, err := checkWindow(t, []byte(empty)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"klgstream.dev/views"
+	"klgstream.dev/views/risingwave"
 	"klgstream.dev/views/sink"
 	"klgstream.dev/views/sqlite"
 )
@@ -61,5 +61,5 @@ func (s *Store) open(ctx context.Context) (views.Store, error) {
 	if file := s.file(); file != "" {
 		return sqlite.Open(ctx, sqlite.Config{Path: file})
 	}
-	return nil, fmt.Errorf("open store %q: this version keeps results in SQLite only, use --store-url sqlite:FILE", maskURL(s.StoreURL))
+	return risingwave.Open(ctx, risingwave.Config{URL: s.StoreURL})
 }

@@ -156,8 +156,12 @@ func TestParseQuery(t *testing.T) {
 	check(t, "query", q, Query{
 		View: "sample", Limit: 7, Order: []Order{{Column: "at", Desc: true}, {Column: "name"}},
 		Filters: []Filter{
-			{"at", GreaterOrEqual, "2013-01-01T05:00:00+01:00"}, {"extra", Null, "false"}, {"name", Equal, "N1"},
-			{"name", In, "a,b"}, {"size", Greater, "5"}, {"size", LessOrEqual, "9"},
+			{"at", GreaterOrEqual, "2013-01-01T05:00:00+01:00"},
+			{"extra", Null, "false"},
+			{"name", Equal, "N1"},
+			{"name", In, "a,b"},
+			{"size", Greater, "5"},
+			{"size", LessOrEqual, "9"},
 		},
 	})
 }

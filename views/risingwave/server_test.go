@@ -204,12 +204,12 @@ func (s *server) url(database string) string {
 func (s *server) database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("test%d", s.databases.Add(1))
-	conn, err := pgx.Connect(context.Background(), s.url("postgres"))
+	conn, err := pgx.Connect(t.Context(), s.url("postgres"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), "CREATE DATABASE "+name); err != nil {
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
 	return s.url(name)

@@ -92,7 +92,7 @@ func (b *topics) load(t *testing.T, open func() views.Store, between func(err er
 	deadline, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for lives := 1; ; lives++ {
-		if b.live(t, deadline, open(), between) {
+		if b.live(deadline, t, open(), between) {
 			t.Logf("the truth after %d lives of the sink", lives)
 			return
 		}
@@ -100,7 +100,7 @@ func (b *topics) load(t *testing.T, open func() views.Store, between func(err er
 }
 
 // live runs one sink until it dies or the store holds the truth.
-func (b *topics) live(t *testing.T, deadline context.Context, store views.Store, between func(error) bool) (done bool) {
+func (b *topics) live(deadline context.Context, t *testing.T, store views.Store, between func(error) bool) (done bool) {
 	t.Helper()
 	defer store.Close()
 	bell := make(chan error)

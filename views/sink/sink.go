@@ -212,10 +212,10 @@ func (s *Sink) Run(ctx context.Context) error {
 
 // stopped is nil when the sink was told to stop: what ends because of that is no error.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil || err == nil {
-		return nil
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("run sink: %w", err)
 	}
-	return fmt.Errorf("run sink: %w", err)
+	return nil
 }
 
 // migrate brings the store to its schema, waiting for it if it is away.

@@ -188,23 +188,26 @@ func (s *Store) prepareUpsert(ctx context.Context, table, columns, conflict stri
 	}
 	many, err := s.write.PrepareContext(ctx, text(rowsAtOnce))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare upsert into %q: %w", table, err), one.Close())
+		return nil, errors.Join(fmt.Errorf("prepare upsert into %q: %w", table, err), one.Close()) //nolint:sqlclosecheck // otherwise it is kept as long as the store
 	}
 	return &upsert{one: one, many: many}, nil
 }
 
 // putRows upserts rows with the table's statements inside the transaction.
 func putRows[R any](ctx context.Context, tx *sql.Tx, u *upsert, rows []R, args func([]any, *R) []any) error {
+	one, many := tx.StmtContext(ctx, u.one), tx.StmtContext(ctx, u.many) //nolint:sqlclosecheck // closed in the next two lines
+	defer one.Close()
+	defer many.Close()
 	for len(rows) > 0 {
-		n, stmt := 1, u.one
+		n, stmt := 1, one
 		if len(rows) >= rowsAtOnce {
-			n, stmt = rowsAtOnce, u.many
+			n, stmt = rowsAtOnce, many
 		}
 		u.args = u.args[:0]
 		for i := range rows[:n] {
 			u.args = args(u.args, &rows[i])
 		}
-		if _, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, u.args...); err != nil {
+		if _, err := stmt.ExecContext(ctx, u.args...); err != nil {
 			return err
 		}
 		rows = rows[n:]

@@ -20,7 +20,7 @@ func (o *Operator[E, A]) tellSlice(d *desk[A], sl *Slice[A], final bool) {
 	if o.definition.Kind == Tumbling {
 		span = o.grid.span(sl.End)
 	}
-	sl.Fresh = false
+	sl.Fresh, sl.dirty = false, false
 	d.tell(span, &sl.Acc, sl.Count, final)
 }
 

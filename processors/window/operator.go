@@ -180,11 +180,12 @@ func (o *Operator[E, A]) open(s *State[A], i int, span Span) {
 	s.due = min(s.due, o.dueOf(s.Slices[i:i+1], s.fired.Watermark()))
 }
 
-// count folds an event into a slice.
+// count folds an event into a slice. On close, Collect need look at it only if a window of it has fired.
 func (o *Operator[E, A]) count(s *State[A], sl *Slice[A], e *E) {
 	sl.Count++
-	sl.dirty = true
-	s.dirty = true
+	if !o.onClose || sl.closes-o.lateness <= s.fired.Watermark() {
+		sl.dirty, s.dirty = true, true
+	}
 	o.fold.Add(&sl.Acc, e)
 }
 
@@ -332,6 +333,7 @@ func (o *Operator[E, A]) wake(s *State[A]) {
 			s.Purged = max(s.Purged, MarkAt(o.lastClosing(sl)))
 		}
 	}
+	s.dirty = s.dirty || len(s.Withdrawn) > 0
 	s.hot = int32(max(0, len(s.Slices)-1))
 	o.reschedule(s)
 }

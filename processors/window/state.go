@@ -93,5 +93,6 @@ func (s *State[A]) remove(i int, reset func(*A)) {
 func (s *State[A]) withdraw(sl *Slice[A]) {
 	if !sl.Fresh {
 		s.Withdrawn = append(s.Withdrawn, Withdrawn{Span: sl.Span, Revision: revision(sl.Count, true)})
+		s.dirty = true
 	}
 }

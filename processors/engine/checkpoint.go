@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -151,7 +152,7 @@ func (p *partition[E, S]) cut(now time.Time) (cut[E, S], bool) {
 	}
 	for _, e := range p.dirty {
 		p.topology.Collect(e.key, &e.live.state, max(p.hands.watermark, e.live.purged), p.emit)
-		e.live.inCut = len(e.live.undecided)
+		e.live.inCut = len(e.live.undecided) - e.live.owed
 		p.open.table.add([]byte(e.key), p.encode(e))
 		e.dirty = false
 	}
@@ -201,7 +202,7 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 	for _, e := range c.entries {
 		l := e.live
 		p.topology.Settle(&l.state, c.at.clock.watermark)
-		l.undecided = l.undecided[:copy(l.undecided, l.undecided[l.inCut:])]
+		l.undecided = slices.Delete(l.undecided, l.owed, l.owed+l.inCut)
 		l.inCut = 0
 		if !e.dirty && len(l.undecided) == 0 && p.topology.Idle(&l.state) {
 			e.raw, e.live = append(make([]byte, 0, len(p.encode(e))), p.recordBytes...), nil

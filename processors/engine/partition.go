@@ -40,8 +40,9 @@ type live[S any] struct {
 	state     S
 	fences    []codecs.Source // E3, ordered by partition
 	purged    int64           // E4
-	undecided []codecs.Source // late, and the late record may not be acknowledged
-	inCut     int             // how many of undecided the cut being written holds
+	undecided []codecs.Source // late, and the late record may not be acknowledged: those owed, then those sent
+	owed      int             // how many an earlier run left; their late records are written when they are delivered again
+	inCut     int             // how many of those sent the cut being written holds
 }
 
 // partition is one partition of the job: its keys, their timers, its clock, and what it has to write. Folding (goka's
@@ -288,14 +289,30 @@ func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.Consum
 // refold is the fence (E3): a redelivered event changes nothing, but all it may have caused is published again.
 func (p *partition[E, S]) refold(e *entry[S], t int64, src source, m *sarama.ConsumerMessage) {
 	p.outcomes.fenced++
-	for _, u := range e.live.undecided {
-		if u.Partition == src.partition && u.Offset == src.offset {
-			p.late(src, m, t)
-			break
-		}
+	if e.live.send(codecs.Source{Partition: src.partition, Offset: src.offset}) {
+		p.late(src, m, t)
 	}
 	p.topology.Touch(&e.live.state)
 	p.soil(e)
+}
+
+// send moves an undecided event from those owed to those sent; false if it is not undecided.
+func (l *live[S]) send(s codecs.Source) bool {
+	i := slices.Index(l.undecided, s)
+	if i >= 0 && i < l.owed {
+		l.undecided = append(slices.Delete(l.undecided, i, i+1), s)
+		l.owed--
+	}
+	return i >= 0
+}
+
+// published reports whether the committed position has passed an event: then what it caused is acknowledged (E1).
+func (p *partition[E, S]) published(s codecs.Source) bool {
+	if s.Partition == p.id {
+		return s.Offset < p.committed.input
+	}
+	i := slices.IndexFunc(p.committed.clock.sources, func(c sourceClock) bool { return c.partition == s.Partition })
+	return i >= 0 && s.Offset <= p.committed.clock.sources[i].fence
 }
 
 func fenceOf[S any](l *live[S], partition int32) *codecs.Source {
@@ -331,7 +348,8 @@ func (p *partition[E, S]) liven(e *entry[S]) *live[S] {
 		panic("engine: entry " + e.key + ": " + err.Error())
 	}
 	l.fences = append(l.fences, env.Sources...)
-	l.undecided = append(l.undecided, env.Undecided...)
+	l.undecided = slices.DeleteFunc(append(l.undecided, env.Undecided...), p.published)
+	l.owed = len(l.undecided)
 	l.purged = env.Purged
 	if err := p.topology.Parse(&l.state, env.State, env.Purged); err != nil {
 		panic("engine: entry " + e.key + ": " + err.Error())

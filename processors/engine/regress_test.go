@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"slices"
+	"testing"
+)
+
+// A run crashes after its states are written and before its late events are. In the next run a key's record is delivered
+// again and written before the key's late event is delivered again: the late event is still owed.
+func TestLateEventOfACrashedRunStaysOwed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500")
+	r.states(r.cut()) // crash
+
+	r.begin(fresh())
+	r.deliver(0, "a 1000")
+	r.checkpoint()
+	r.deliver(1, "a 500")
+	r.checkpoint()
+	if !slices.Equal(r.late, []string{"a 500"}) {
+		t.Errorf("late events %q, want the one", r.late)
+	}
+}
+
+// Once a position beyond a late event is committed nothing is owed any more, and a key must not be kept for it.
+func TestLateEventBehindThePositionIsNotOwed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500")
+	at := r.checkpoint()
+	r.begin(at)
+	r.deliver(2, "a 2000")
+	r.checkpoint()
+	if e := r.p.entries["a"]; e.live != nil {
+		t.Errorf("undecided %v, owed %d after the commit", e.live.undecided, e.live.owed)
+	}
+	if len(r.late) != 1 {
+		t.Errorf("late events %q", r.late)
+	}
+}
+
+// Late events that come while a cut is being written are not settled with it.
+func TestLateEventsDuringACut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500", "a 600")
+	r.states(r.cut()) // crash: 500 and 600 are owed
+
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500", "a 600")
+	c := r.cut()
+	r.deliver(3, "a 700")
+	r.states(c)
+	r.results(c)
+	r.p.settle(c, false)
+	if u := r.p.entries["a"].live.undecided; len(u) != 1 || u[0].Offset != 3 {
+		t.Errorf("undecided %v, want the one at 3", u)
+	}
+	r.states(r.cut()) // crash again: 700 is owed
+
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500", "a 600", "a 700")
+	r.checkpoint()
+	if !slices.Equal(r.late, []string{"a 500", "a 600", "a 700"}) {
+		t.Errorf("late events %q", r.late)
+	}
+}

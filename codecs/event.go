@@ -294,9 +294,10 @@ func duplicate(record, name string, data []byte, i int) *FieldError {
 
 // quoted reads the string at i into field f.
 func (d *Decoder) quoted(e *Event, f field, data []byte, i int) (int, *FieldError) {
-	kind, flt := text(0), sound
+	var kind text
 	end := skipPlain(data, i+1)
 	if end == len(data) || data[end] != '"' {
+		var flt fault
 		if end, kind, flt = scanString(data, i+1); flt != sound {
 			return end, scanError("event", data, end, flt)
 		}

@@ -478,6 +478,7 @@ func oracleField(e *Event, f field, value []byte) (ok bool) {
 		}
 		e.Time, ok = oracleEpoch(string(value))
 		return ok
+	case fieldAircraft, unknown:
 	}
 	if quoted {
 		value = []byte(s)

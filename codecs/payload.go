@@ -42,7 +42,8 @@ func appendMembers(dst, data []byte) ([]byte, *FieldError) {
 	}
 	var names Event
 	for more := data[i] != '}'; more; {
-		start, f := i, unknown
+		var f field
+		start := i
 		if i, f, err = names.name(data, i); err != nil {
 			return dst, err
 		}

@@ -16,7 +16,9 @@ type wire []byte
 func (w wire) varint(n protowire.Number, v uint64) wire {
 	return protowire.AppendVarint(protowire.AppendTag(slices.Clip(w), n, protowire.VarintType), v)
 }
+
 func (w wire) signed(n protowire.Number, v int64) wire { return w.varint(n, protowire.EncodeZigZag(v)) }
+
 func (w wire) bytes(n protowire.Number, b []byte) wire {
 	return protowire.AppendBytes(protowire.AppendTag(slices.Clip(w), n, protowire.BytesType), b)
 }
@@ -24,6 +26,7 @@ func (w wire) text(n protowire.Number, s string) wire { return w.bytes(n, []byte
 func (w wire) fixed(n protowire.Number) wire {
 	return protowire.AppendFixed64(protowire.AppendTag(slices.Clip(w), n, protowire.Fixed64Type), 7)
 }
+
 func (w wire) group(n protowire.Number) wire {
 	return protowire.AppendGroup(protowire.AppendTag(slices.Clip(w), n, protowire.StartGroupType), n, wire{}.fixed(1))
 }

@@ -12,9 +12,9 @@ const (
 	msPerHour   = 60 * msPerMinute
 	msPerDay    = 24 * msPerHour
 
-	// MinTime and MaxTime bound an event's time, in ms since the epoch: 0001-01-01T00:00:00.000Z to
-	// 9999-12-31T23:59:59.999Z.
+	// MinTime is the least event time, in ms since the epoch: 0001-01-01T00:00:00.000Z.
 	MinTime int64 = -62135596800000
+	// MaxTime is the greatest event time, in ms since the epoch: 9999-12-31T23:59:59.999Z.
 	MaxTime int64 = 253402300799999
 
 	// NoTime stands where a time is not known.

@@ -83,15 +83,15 @@ func (w *Window) AppendJSON(dst []byte) []byte {
 	dst = AppendTime(append(dst, `,"window_start":"`...), w.Start)
 	dst = AppendTime(append(dst, `","window_end":"`...), w.End)
 	dst = appendInt(append(dst, `","event_count":`...), w.Count)
-	dst = w.Aggregate.appendJSON(dst)
+	dst = w.appendEvents(dst)
 	dst = appendInt(append(dst, `,"revision":`...), w.Revision)
 	dst = strconv.AppendBool(append(dst, `,"final":`...), w.Final)
 	dst = strconv.AppendBool(append(dst, `,"withdrawn":`...), w.Withdrawn)
 	return append(dst, '}')
 }
 
-// appendJSON appends the aggregate's members, each behind a comma.
-func (a *Aggregate) appendJSON(dst []byte) []byte {
+// appendEvents appends the aggregate's members, each behind a comma.
+func (a *Aggregate) appendEvents(dst []byte) []byte {
 	dst = append(dst, `,"event_types":{`...)
 	for i := range a.Types {
 		if i > 0 {

@@ -96,7 +96,7 @@ func foldedTwice(data []byte) bool {
 
 func TestWindowRoundTrip(t *testing.T) {
 	t.Parallel()
-	for _, line := range strings.Split(string(fixture(t, "window.jsonl")), "\n") {
+	for line := range strings.SplitSeq(string(fixture(t, "window.jsonl")), "\n") {
 		if _, err := checkWindow(t, []byte(line)); err != nil {
 			t.Error(err)
 		}
@@ -276,7 +276,7 @@ func TestWindowParseReusesMemory(t *testing.T) {
 }
 
 func FuzzWindowJSON(f *testing.F) {
-	for _, line := range strings.Split(string(fixture(f, "window.jsonl")), "\n") {
+	for line := range strings.SplitSeq(string(fixture(f, "window.jsonl")), "\n") {
 		f.Add([]byte(line), "N14228", "tumbling:1h", int64(0), int64(1), int64(2), "departed\nlanded", uint8(3))
 	}
 	for _, tt := range badEvents {

@@ -23,7 +23,10 @@ const root = "../.."
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := withBinary(m.Run)
+	code, err := withBinary(func() int {
+		defer stopRunning()
+		return m.Run()
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

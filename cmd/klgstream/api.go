@@ -13,17 +13,16 @@ import (
 
 // apiCmd serves the HTTP API and the page.
 type apiCmd struct {
-	Kafka  `group:"kafka"`
-	Names  `group:"names"`
-	Store  `group:"store"`
-	HTTP   `group:"http"`
-	Zone   string `default:"UTC" placeholder:"NAME" help:"Time zone of event times that name none. Default ${default}." group:"meaning"`
-	APIOps `group:"ops"`
+	Kafka   `group:"kafka"`
+	Names   `group:"names"`
+	Store   `group:"store"`
+	HTTP    `group:"http"`
+	Meaning `group:"meaning"`
+	APIOps  `group:"ops"`
 }
 
 func (c *apiCmd) check() error {
-	zone := Meaning{Zone: c.Zone}
-	return errors.Join(checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.APIOps), zone.checkZone())
+	return checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.Meaning, &c.APIOps)
 }
 
 // Run serves until ctx ends.
@@ -51,8 +50,11 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 	defer flow.Close()
 	o := newOps(a.log)
 	o.watch("store", pinged{store})
-	zone := Meaning{Zone: c.Zone}
-	api, err := newAPI(a, c.HTTP, &zone, store, p, flow, o.registry)
+	tables, err := newLiveTables(a, c.Kafka, c.Names, &c.Meaning)
+	if err != nil {
+		return err
+	}
+	api, err := newAPI(a, c.HTTP, &c.Meaning, store, p, flow, tables, o.registry)
 	if err != nil {
 		return err
 	}
@@ -65,15 +67,16 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 		return errors.Join(err, l.Close())
 	}
 	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", "http://"+l.Addr().String(), "operations", "http://"+ol.Addr().String())
-	return a.role(ctx, o.serveOn(ol), serveAPI(api, l), api.Run)
+	return a.role(ctx, append(tables.parts(), o.serveOn(ol), serveAPI(api, l), api.Run)...)
 }
 
-func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, reg prometheus.Registerer) (*httpapi.API, error) {
+func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {
 	config, err := h.api()
 	if err != nil {
 		return nil, err
 	}
 	config.Store, config.Publisher, config.Pipeline = store, p, flow
+	tables.serve(a, &config)
 	config.Zone, config.Version = m.location(), version()
 	config.Now, config.Logger, config.Registerer = a.now, a.log, reg
 	return httpapi.New(config)

@@ -45,7 +45,7 @@ func (c *devCmd) check() error {
 func defaultNames() Names {
 	return Names{
 		Input: "aircraft-events", Output: "aircraft-windows", Late: "aircraft-events-late", Dead: "aircraft-events-dlq",
-		Group: "aircraft-activity", SinkGroup: "klgstream-sink",
+		Group: "aircraft-activity", SinkGroup: "klgstream-sink", Registry: "aircraft-registry",
 	}
 }
 
@@ -201,11 +201,19 @@ func (d *dev) wire(ctx context.Context) (err error) {
 		return err
 	}
 	d.onClose(d.flow.Close)
-	api, err := newAPI(d.app, d.HTTP, &d.Meaning, d.store, d.publisher, d.flow, o.registry)
+	tables, err := newLiveTables(d.app, d.kafka, d.names, &d.Meaning)
+	if err != nil {
+		return err
+	}
+	api, err := newAPI(d.app, d.HTTP, &d.Meaning, d.store, d.publisher, d.flow, tables, o.registry)
 	if err != nil {
 		return err
 	}
 	o.watch("processor", p)
+	r, err := newRegistry(d.app, d.kafka, d.names, d.Meaning, d.Engine, o.registry)
+	if err != nil {
+		return err
+	}
 	o.watch("sink", s)
 	if d.web, err = d.listen(ctx, "http-addr", d.HTTPAddr); err != nil {
 		return err
@@ -213,7 +221,11 @@ func (d *dev) wire(ctx context.Context) (err error) {
 	if d.ops, err = d.listen(ctx, "ops-url", d.addr()); err != nil {
 		return errors.Join(err, d.web.Close())
 	}
-	d.parts = []func(context.Context) error{p.Run, s.Run, api.Run, serveAPI(api, d.web), o.serveOn(d.ops)}
+	if r != nil {
+		o.watch("registry", r)
+		d.parts = append(d.parts, r.Run)
+	}
+	d.parts = append(append(d.parts, tables.parts()...), p.Run, s.Run, api.Run, serveAPI(api, d.web), o.serveOn(d.ops))
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"klgstream.dev/processors/engine"
 	"klgstream.dev/views/httpapi"
 )
 
@@ -55,20 +56,17 @@ func (p *pipeline) Status(context.Context) (httpapi.Status, error) {
 	if err != nil {
 		return httpapi.Status{}, err
 	}
-	totals, watermarks := p.counted()
+	totals := p.counted()
 	for i := range topics {
 		t := &topics[i]
 		for _, id := range partitions[t.Name] {
 			part := httpapi.Partition{ID: id, Committed: httpapi.Unknown, End: ends[t.Name][id], Watermark: httpapi.Unknown}
 			from := starts[t.Name][id]
-			if offset, ok := committed[t.Reader][t.Name][id]; ok {
-				part.Committed, from = offset, max(offset, from)
+			if at, ok := committed[t.Reader][t.Name][id]; ok {
+				part.Committed, part.Watermark, from = at.offset, at.watermark, max(at.offset, from)
 			}
 			if t.Reader != "" {
 				part.Lag = part.End - from
-			}
-			if w, ok := watermarks[id]; ok && t.Role == httpapi.RoleInput {
-				part.Watermark = w
 			}
 			t.Partitions = append(t.Partitions, part)
 		}
@@ -112,8 +110,11 @@ func (p *pipeline) partitions(topics []httpapi.Topic) (map[string][]int32, error
 	return found, nil
 }
 
+// reached is what a group has committed for a partition: its next offset, and the watermark that a processor's commits carry.
+type reached struct{ offset, watermark int64 }
+
 // committed are the positions by group, topic and partition; where nothing is committed there is none.
-func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int32) (map[string]map[string]map[int32]int64, error) {
+func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int32) (map[string]map[string]map[int32]reached, error) {
 	groups := map[string]map[string][]int32{}
 	for _, t := range topics {
 		if t.Reader == "" {
@@ -124,7 +125,7 @@ func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int
 		}
 		groups[t.Reader][t.Name] = partitions[t.Name]
 	}
-	positions := map[string]map[string]map[int32]int64{}
+	positions := map[string]map[string]map[int32]reached{}
 	for group, topics := range groups {
 		answer, err := p.admin.ListConsumerGroupOffsets(group, topics)
 		if errors.Is(err, sarama.ErrGroupIDNotFound) { // nobody has read yet
@@ -133,12 +134,16 @@ func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int
 		if err != nil {
 			return nil, fmt.Errorf("ask for the positions of group %q: %w", group, err)
 		}
-		positions[group] = map[string]map[int32]int64{}
+		positions[group] = map[string]map[int32]reached{}
 		for topic, blocks := range answer.Blocks {
-			positions[group][topic] = map[int32]int64{}
+			positions[group][topic] = map[int32]reached{}
 			for id, block := range blocks {
 				if block.Offset >= 0 {
-					positions[group][topic][id] = block.Offset
+					at := reached{offset: block.Offset, watermark: httpapi.Unknown}
+					if w, ok := engine.WatermarkOf(block.Metadata); ok {
+						at.watermark = w
+					}
+					positions[group][topic][id] = at
 				}
 			}
 		}
@@ -172,35 +177,28 @@ func (p *pipeline) offsets(topics []httpapi.Topic, partitions map[string][]int32
 	return offsets, nil
 }
 
-// counted are the events by outcome and the watermark of each partition, as the processor in this process counts them.
-func (p *pipeline) counted() (httpapi.Totals, map[int32]int64) {
+// counted are the events by outcome, as the processor in this process counts them.
+func (p *pipeline) counted() httpapi.Totals {
 	unknown := httpapi.Totals{Counted: -1, Late: -1, Dead: -1, Fenced: -1, Rekeyed: -1}
 	if p.counters == nil {
-		return unknown, nil
+		return unknown
 	}
 	families, err := p.counters.Gather()
 	if err != nil {
-		return unknown, nil
+		return unknown
 	}
 	var totals httpapi.Totals
-	watermarks := map[int32]int64{}
 	for _, f := range families {
-		switch f.GetName() {
-		case "klgstream_events_total":
-			for _, m := range f.GetMetric() {
+		if f.GetName() != "klgstream_events_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if label(m, "group") == p.names.Group {
 				addOutcome(&totals, label(m, "outcome"), int64(m.GetCounter().GetValue()))
-			}
-		case "klgstream_watermark_seconds":
-			for _, m := range f.GetMetric() {
-				var id int32
-				// A partition that has no watermark yet shows something far below zero, or zero.
-				if _, err := fmt.Sscan(label(m, "partition"), &id); err == nil && m.GetGauge().GetValue() > 0 {
-					watermarks[id] = int64(m.GetGauge().GetValue() * 1000)
-				}
 			}
 		}
 	}
-	return totals, watermarks
+	return totals
 }
 
 func addOutcome(t *httpapi.Totals, outcome string, n int64) {

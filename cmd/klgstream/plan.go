@@ -68,6 +68,12 @@ func plan(n Names, p TopicPlan) []topic {
 		{name: n.Late, free: true, rules: append(slices.Clone(events), keeps(p.LetterRetention, p.LetterRetention < 0, "so long late events can be looked at"))},
 		{name: n.Dead, free: true, rules: append(slices.Clone(events), keeps(p.LetterRetention, p.LetterRetention < 0, "so long dead letters can be looked at"))},
 	}
+	compacted := []string{n.table()}
+	if g := n.registry(); g != "" {
+		newest := []rule{policy("compact", "the newest state of every aircraft must stay, for ever")}
+		all = append(all, topic{name: g + "-table", rules: newest}, topic{name: g + "-loop", rules: loop}, topic{name: g, rules: newest})
+		compacted = append(compacted, g+"-table")
+	}
 	for i := range all {
 		t := &all[i]
 		t.partitions, t.replication = p.Partitions, replication
@@ -81,7 +87,7 @@ func plan(n Names, p TopicPlan) []topic {
 		if t.name == n.Output {
 			t.config["cleanup.policy"] = "delete"
 		}
-		if t.name == n.table() {
+		if slices.Contains(compacted, t.name) {
 			t.config["segment.bytes"] = strconv.Itoa(64 << 20) // only closed segments are compacted: recovery reads less
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"klgstream.dev/processors/activity"
 	"klgstream.dev/processors/engine"
+	"klgstream.dev/processors/registry"
 	"klgstream.dev/processors/window"
 )
 
@@ -39,12 +40,19 @@ func (c *processorCmd) Run(ctx context.Context, a *app) error {
 		return errors.Join(err, l.Close())
 	}
 	o.watch("processor", p)
+	parts := []func(ctx context.Context) error{p.Run}
+	if r, err := newRegistry(a, c.Kafka, c.Names, c.Meaning, c.Engine, o.registry); err != nil {
+		return errors.Join(err, l.Close())
+	} else if r != nil {
+		o.watch("registry", r)
+		parts = append(parts, r.Run)
+	}
 	a.log.Info("processor", "brokers", c.Brokers, "group", c.Group, "windows", c.Window, "operations", "http://"+l.Addr().String())
 	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
 		if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
 			return err
 		}
-		return p.Run(ctx)
+		return a.role(ctx, parts...)
 	})
 }
 
@@ -61,13 +69,27 @@ func newProcessor(a *app, k Kafka, n Names, m Meaning, e Engine, reg prometheus.
 	if err != nil {
 		return nil, err
 	}
-	return engine.New(engine.Config{
+	return engine.New(engineConfig(a, k, m, e, reg), job)
+}
+
+// newRegistry makes the aircraft-registry processor; nil if there is to be none.
+func newRegistry(a *app, k Kafka, n Names, m Meaning, e Engine, reg prometheus.Registerer) (*engine.Processor, error) {
+	if n.registry() == "" {
+		return nil, nil
+	}
+	return engine.New(engineConfig(a, k, m, e, reg), registry.New(registry.Config{
+		Group: n.registry(), Output: n.registry(), Input: n.Input, Late: n.Late, Dead: n.Dead, Zone: m.location(),
+	}))
+}
+
+func engineConfig(a *app, k Kafka, m Meaning, e Engine, reg prometheus.Registerer) engine.Config {
+	return engine.Config{
 		Brokers: k.Brokers, Kafka: clientConfig(k), InstanceID: e.InstanceID,
 		CommitInterval: e.CommitInterval, MaxDirty: e.MaxDirty, SessionTimeout: e.SessionTimeout,
 		Bound: m.Bound, IdleTimeout: m.IdleTimeout, Idle: engine.IdleMode(m.Idle), MaxFutureSkew: m.futureSkew(),
-		RekeyOff: !m.Rekey, AcceptLoss: e.AcceptLoss, HotStandby: e.HotStandby,
+		RekeyOff: !m.Rekey, AcceptLoss: e.AcceptLoss, HotStandby: e.HotStandby, StateTTL: e.StateTTL, MaxKeys: e.MaxKeys,
 		Now: a.now, Logger: a.log, Registerer: reg,
-	}, job)
+	}
 }
 
 // futureSkew is the setting for the engine, where zero is its default.

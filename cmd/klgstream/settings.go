@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,6 +61,18 @@ type Names struct {
 	Dead      string `name:"dlq-topic" default:"aircraft-events-dlq" placeholder:"TOPIC" help:"Topic of events that cannot be decoded. Default ${default}."`
 	Group     string `name:"group" default:"aircraft-activity" placeholder:"GROUP" help:"Processor's consumer group; its table and loop topics are GROUP-table and GROUP-loop. Default ${default}."`
 	SinkGroup string `default:"klgstream-sink" placeholder:"GROUP" help:"Sink's consumer group. Default ${default}."`
+	Registry  string `name:"registry-group" default:"aircraft-registry" placeholder:"GROUP" help:"Consumer group of the aircraft registry, and its topic of aircraft; its table and loop topics are GROUP-table and GROUP-loop. none: no registry. Default ${default}."`
+}
+
+// noRegistry is the name that switches the registry off.
+const noRegistry = "none"
+
+// registry is the registry's group; empty without one.
+func (n *Names) registry() string {
+	if n.Registry == noRegistry {
+		return ""
+	}
+	return n.Registry
 }
 
 func (n *Names) table() string { return n.Group + "-table" }
@@ -78,6 +91,7 @@ func (n *Names) check() error {
 		{"dlq-topic", n.Dead},
 		{"group", n.table()},
 		{"group", n.loop()},
+		{"registry-group", cmp.Or(n.registry(), noRegistry)},
 	} {
 		if name.value == "" || len(name.value) > maxTopicName || strings.ContainsFunc(name.value, isNotName) {
 			faults = append(faults, fmt.Errorf("--%s: %q must be 1 to %d letters, digits, dots, dashes and underscores", name.flag, name.value, maxTopicName))
@@ -160,6 +174,8 @@ type Engine struct {
 	InstanceID     string        `placeholder:"NAME" help:"Unique name of this replica; with it a quick restart moves no partition."`
 	MaxDirty       int           `default:"100000" placeholder:"N" help:"Changed aircraft a partition holds before it waits for its checkpoint. Default ${default}."`
 	HotStandby     bool          `help:"Keep a copy of every partition's table in every replica."`
+	StateTTL       time.Duration `name:"state-ttl" default:"0s" placeholder:"DURATION" help:"Forget an aircraft that had no event for so long, by event time, and has no window open; 0s: never. Default ${default}."`
+	MaxKeys        int           `default:"0" placeholder:"N" help:"Most aircraft one partition keeps; events of further ones go to the dead letters; 0: any number. Default ${default}."`
 	AcceptLoss     bool          `help:"Start where the log starts, even if retention deleted events that were not counted."`
 }
 

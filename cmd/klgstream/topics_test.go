@@ -38,16 +38,16 @@ func exerciseTopics(t *testing.T, addr string) {
 	if err := verifyTopics(k, testNames); err == nil || !strings.Contains(err.Error(), "6 settings") {
 		t.Errorf("before there are topics: %v", err)
 	}
-	if out, _ := topics(exitOK, "--dry-run"); strings.Count(out, "would be created") != 6 {
+	if out, _ := topics(exitOK, "--dry-run"); strings.Count(out, "would be created") != 9 {
 		t.Errorf("dry run printed %s", out)
 	}
-	if out, _ := topics(exitOK); strings.Count(out, " created: 4 partitions") != 6 {
+	if out, _ := topics(exitOK); strings.Count(out, " created: 4 partitions") != 9 {
 		t.Errorf("printed %s", out)
 	}
 	if err := verifyTopics(k, testNames); err != nil {
 		t.Errorf("after creating: %v", err)
 	}
-	if out, _ := topics(exitOK); strings.Count(out, "exists") != 6 {
+	if out, _ := topics(exitOK); strings.Count(out, "exists") != 9 {
 		t.Errorf("a second time printed %s", out)
 	}
 	_, errs := topics(exitFailed, "--partitions", "6", "--input-retention=-1ms")

@@ -172,6 +172,12 @@ func (r *reader) time(base int64) int64 {
 	return base + (int64(z>>1) ^ -int64(z&1))
 }
 
+// WatermarkOf is the watermark, in ms, that a commit of a processor carries in its metadata; false if it carries none.
+func WatermarkOf(metadata string) (int64, bool) {
+	_, c, err := unpack(metadata)
+	return c.watermark, err == nil && c.watermark != math.MinInt64
+}
+
 // ledger reads and commits a group's positions. Commits are synchronous and carry the session's generation, so their
 // answer proves that the member still owns its partitions; sarama's own offset manager tells neither.
 type ledger struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Processor runs a job until its context ends: one run after another, each from the log (E2).
@@ -33,7 +34,7 @@ func New[E, S any](c Config, job Job[E, S]) (*Processor, error) {
 	}
 	c = c.withDefaults()
 	p := &Processor{
-		config: c, job: names{job.Group}, metrics: newMetrics(c.Registerer),
+		config: c, job: names{job.Group}, metrics: newMetrics(prometheus.WrapRegistererWith(prometheus.Labels{"group": job.Group}, c.Registerer)),
 		problem: errors.New("not started"),
 	}
 	p.start = func(ctx context.Context, healthy func()) error {

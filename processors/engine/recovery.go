@@ -17,7 +17,8 @@ type tableConsumer struct {
 	client sarama.Client
 }
 
-func newTableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) {
+// TableConsumer makes such a consumer, for goka's processors and views.
+func TableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) {
 	client, err := sarama.NewClient(brokers, c)
 	if err != nil {
 		return nil, err

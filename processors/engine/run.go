@@ -195,7 +195,7 @@ func (r *run[E, S]) options() []goka.ProcessorOption {
 		}),
 		goka.WithConsumerGroupBuilder(r.consumerGroup),
 		goka.WithConsumerSaramaBuilder(func(brokers []string, _ string) (sarama.Consumer, error) {
-			return newTableConsumer(brokers, r.kafka)
+			return TableConsumer(brokers, r.kafka)
 		}),
 		goka.WithTopicManagerBuilder(func(brokers []string) (goka.TopicManager, error) {
 			tm, err := goka.NewTopicManager(brokers, r.kafka, goka.NewTopicManagerConfig())

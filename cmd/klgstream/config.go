@@ -33,6 +33,7 @@ type commands struct {
 	API       apiCmd       `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
 	Topics    topicsCmd    `cmd:"" help:"Create the topics that are missing and check those that exist."`
 	Replay    replayCmd    `cmd:"" help:"Publish a file of events."`
+	Bench     benchCmd     `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
 	Config    configCmd    `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
@@ -48,6 +49,7 @@ var groups = []kong.Group{
 	{Key: "ops", Title: "Operations:"},
 	{Key: "plan", Title: "How topics are made:"},
 	{Key: "replay", Title: "Replay:"},
+	{Key: "events", Title: "Events:"},
 	{Key: "global", Title: "Every command:"},
 }
 

@@ -7,8 +7,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"klgstream.dev/processors/engine"
 )
 
 // topic settings: nothing is deleted for its age, which event times would make look old.
@@ -31,6 +29,23 @@ func CreateTopics(ctx context.Context, brokers []string, n int, topics ...string
 	return nil
 }
 
+// deleteTopics makes room for the next measurement.
+func deleteTopics(ctx context.Context, brokers []string, topics ...string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return fmt.Errorf("connect to %v: %w", brokers, err)
+	}
+	defer cl.Close()
+	got, err := kadm.NewClient(cl).DeleteTopics(ctx, topics...)
+	if err == nil {
+		err = got.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("delete topics %v: %w", topics, err)
+	}
+	return nil
+}
+
 // Fill publishes the shape's events to a topic and waits until all are acknowledged.
 func Fill(ctx context.Context, brokers []string, topic string, s Shape) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -41,11 +56,10 @@ func Fill(ctx context.Context, brokers []string, topic string, s Shape) error {
 	defer cl.Close()
 	var once sync.Once
 	var failed error
-	s.events(func(i int, e event) {
-		key := registration(nil, e.key)
-		r := &kgo.Record{Topic: topic, Value: e.json(nil), Partition: int32(i % s.Partitions)}
+	s.events(func(partition int32, e event) {
+		r := &kgo.Record{Topic: topic, Value: e.json(nil), Partition: partition}
 		if !s.Unkeyed {
-			r.Key, r.Partition = key, engine.PartitionOf(key, int32(s.Partitions))
+			r.Key = registration(nil, e.key)
 		}
 		cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			if err != nil {

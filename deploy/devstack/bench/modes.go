@@ -3,9 +3,11 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"klgstream.dev/processors/activity"
 	"klgstream.dev/processors/engine"
+	"klgstream.dev/processors/window"
 )
 
 // mode is one way to read a topic of events; it returns when all of it is done, durably where the way is durable.
@@ -28,14 +31,28 @@ type job struct {
 	Input   string
 	Suffix  string // of the groups and topics of this measurement
 	Shape   Shape
-	Commit  time.Duration
-	Windows []string
-	Emit    string
+	Product Product
 	ends    map[int32]int64
 	total   int64
 }
 
-var modes = map[string]mode{"raw": raw, "empty": empty, "stock": stock, "klgstream": product}
+// group is the product's consumer group.
+func (j *job) group() string { return "klg-" + j.Suffix }
+
+// Product is how klgstream itself is set. The zero value of a field is its documented default.
+type Product struct {
+	Commit  time.Duration // commit interval; default the engine's
+	Windows []string      // definitions; default tumbling:1h
+	OnClose bool          // publish windows when they are complete only, not whenever they changed
+	Bound   time.Duration // out-of-orderness bound; default the shape's disorder
+}
+
+// modes are the ways to read a topic, in the order they are measured and shown.
+func modes() []string { return []string{"raw", "empty", "stock", "klgstream"} }
+
+func modeOf(name string) mode {
+	return map[string]mode{"raw": raw, "empty": empty, "stock": stock, "klgstream": product}[name]
+}
 
 func saramaConfig() *sarama.Config {
 	c := sarama.NewConfig()
@@ -190,9 +207,9 @@ func stock(ctx context.Context, j job) error {
 		goka.Persist(jsonCodec[stockState]{})), c, goka.WithStorageBuilder(storage.MemoryBuilder()))
 }
 
-// product is klgstream with production settings, until its group has committed the end of the input.
+// product is klgstream with production settings, until its group has committed the end of the input and of its loop.
 func product(ctx context.Context, j job) error {
-	p, err := newProduct(j, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	p, err := newProduct(j, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -201,7 +218,7 @@ func product(ctx context.Context, j job) error {
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
 	done := make(chan error, 1)
-	go func() { done <- waitCommitted(ctx, j, "klg-"+j.Suffix) }()
+	go func() { done <- awaitCommitted(ctx, j) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the processor ended: %w", err)
@@ -215,53 +232,79 @@ func product(ctx context.Context, j job) error {
 }
 
 func newProduct(j job, log *slog.Logger) (*engine.Processor, error) {
-	g := "klg-" + j.Suffix
+	g, emit, bound := j.group(), window.OnUpdate, j.Product.Bound
+	if j.Product.OnClose {
+		emit = window.OnClose
+	}
+	if bound == 0 {
+		bound = j.Shape.Disorder
+	}
 	a, err := activity.New(activity.Config{
-		Windows: j.Windows, Group: g, Input: j.Input, Output: g + "-out", Late: g + "-late", Dead: g + "-dead",
+		Windows: j.Product.Windows, Emit: emit, Group: g, Input: j.Input, Output: g + "-out", Late: g + "-late", Dead: g + "-dead",
 	})
 	if err != nil {
 		return nil, err
 	}
 	return engine.New(engine.Config{
-		Brokers: j.Brokers, CommitInterval: j.Commit, Bound: j.Shape.Disorder, Idle: engine.IdleHold, Now: time.Now, Logger: log,
+		Brokers: j.Brokers, CommitInterval: j.Product.Commit, Bound: bound, Idle: engine.IdleHold, MaxFutureSkew: -1, Now: time.Now, Logger: log,
 	}, a)
 }
 
-// waitCommitted polls the group's offsets until they are at the end of the input.
-func waitCommitted(ctx context.Context, j job, group string) error {
+// committedPoll is how often the group's offsets are asked for: what a measurement may take too long, at most.
+const committedPoll = 10 * time.Millisecond
+
+// awaitCommitted returns when the group has committed the end of the input, and after that the end of its loop.
+func awaitCommitted(ctx context.Context, j job) error {
 	client, err := sarama.NewClient(j.Brokers, saramaConfig())
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	admin, err := sarama.NewClusterAdminFromClient(client)
 	if err != nil {
-		return err
+		return errors.Join(err, client.Close())
 	}
-	ps := make([]int32, 0, len(j.ends))
-	for p := range j.ends {
-		ps = append(ps, p)
-	}
-	tick := time.NewTicker(5 * time.Millisecond)
+	defer admin.Close()
+	tick := time.NewTicker(committedPoll)
 	defer tick.Stop()
+	through := false
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		resp, err := admin.ListConsumerGroupOffsets(group, map[string][]int32{j.Input: ps})
-		if err != nil {
-			continue
+		if !through {
+			through = committed(admin, j.group(), j.Input, j.ends)
 		}
-		at := 0
-		for p, end := range j.ends {
-			if b := resp.GetBlock(j.Input, p); b != nil && b.Offset >= end || end == 0 {
-				at++
-			}
-		}
-		if at == len(j.ends) {
+		if through && (!j.Shape.Unkeyed || loopThrough(client, admin, j)) {
 			return nil
 		}
 	}
+}
+
+// committed reports whether a group stands at the ends of a topic.
+func committed(admin sarama.ClusterAdmin, group, topic string, ends map[int32]int64) bool {
+	resp, err := admin.ListConsumerGroupOffsets(group, map[string][]int32{topic: slices.Collect(maps.Keys(ends))})
+	if err != nil {
+		return false // not there yet
+	}
+	for p, end := range ends {
+		if b := resp.GetBlock(topic, p); end > 0 && (b == nil || b.Offset < end) {
+			return false
+		}
+	}
+	return true
+}
+
+// loopThrough reports whether everything that was passed on has been taken.
+func loopThrough(client sarama.Client, admin sarama.ClusterAdmin, j job) bool {
+	loop, ends := j.group()+"-loop", map[int32]int64{}
+	for p := range j.ends {
+		end, err := client.GetOffset(loop, p, sarama.OffsetNewest)
+		if err != nil {
+			return false
+		}
+		ends[p] = end
+	}
+	return committed(admin, j.group(), loop, ends)
 }

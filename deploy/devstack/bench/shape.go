@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	"klgstream.dev/processors/engine"
 )
 
 // Shape is what a topic of events looks like. Events are a function of the shape and their number alone, so that the
@@ -22,7 +24,7 @@ type Shape struct {
 	Disorder   time.Duration // largest delay of an event against its neighbours; default 5 s
 	Zipf       float64       // exponent of the keys' distribution, above 1; 0 = uniform
 	Unkeyed    bool          // spread over the partitions without regard to the key
-	Seed       uint64
+	Seed       uint64        // of the random numbers; default 42
 }
 
 // WithDefaults fills what is zero.
@@ -66,6 +68,9 @@ var epoch = time.Date(2026, 2, 8, 0, 0, 0, 0, time.UTC)
 
 var eventTypes = [...]string{"created", "updated", "departed", "landed", "maintenance"}
 
+// sealing begins the registration of sealing events, whose own windows are not looked at.
+const sealing = "SEAL-"
+
 // event is one generated event.
 type event struct {
 	key  int
@@ -73,8 +78,33 @@ type event struct {
 	time int64 // ms
 }
 
-// events generates all of them in order.
-func (s Shape) events(yield func(i int, e event)) {
+// horizon is how far the sealing events lie behind the last event: what a definition's windows and the bound may span
+// together, so that they close every window.
+const horizon = 10 * 24 * time.Hour
+
+// events generates all of them in order, then one sealing event per partition.
+func (s Shape) events(yield func(partition int32, e event)) {
+	s.inner(func(i int, e event) { yield(s.partition(i, e), e) })
+	end := epoch.Add(s.Span + horizon).UnixMilli()
+	for p := range int32(s.Partitions) {
+		n := 1
+		for engine.PartitionOf(registration(nil, -n), int32(s.Partitions)) != p {
+			n++
+		}
+		yield(p, event{-n, 0, end})
+	}
+}
+
+// partition is where the producer puts event i.
+func (s Shape) partition(i int, e event) int32 {
+	if s.Unkeyed {
+		return int32(i % s.Partitions)
+	}
+	return engine.PartitionOf(registration(nil, e.key), int32(s.Partitions))
+}
+
+// inner generates the events that are counted.
+func (s Shape) inner(yield func(i int, e event)) {
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	var zipf *rand.Zipf
 	if s.Zipf > 0 {
@@ -96,8 +126,11 @@ func (s Shape) events(yield func(i int, e event)) {
 	}
 }
 
-// registration is a key's text.
+// registration is a key's text; a negative key is a sealing event's.
 func registration(dst []byte, key int) []byte {
+	if key < 0 {
+		return strconv.AppendInt(append(dst, sealing...), int64(-key), 10)
+	}
 	dst = append(dst, "RA-"...)
 	for n := key; n < 10_000; n = n*10 + 9 {
 		dst = append(dst, '0')

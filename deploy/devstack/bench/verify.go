@@ -2,84 +2,132 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"klgstream.dev/codecs"
+	"klgstream.dev/processors/window"
 )
-
-// hourOf is the tumbling hour of an event.
-type hourOf struct {
-	key   int
-	start int64
-}
-
-const hour = int64(3_600_000)
-
-// truth counts the shape's events per key and hour.
-func (s Shape) truth() map[hourOf]int64 {
-	out := make(map[hourOf]int64)
-	s.events(func(_ int, e event) { out[hourOf{e.key, e.time - e.time%hour}]++ })
-	return out
-}
 
 // Verdict is what a comparison of all windows with the events found.
 type Verdict struct {
-	Windows int `json:"windows"`
-	Wrong   int `json:"wrong"`
+	Windows int `json:"windows"` // there should be
+	Wrong   int `json:"wrong"`   // counted wrongly, missing, not final, or of no event
 	Records int `json:"records"` // of the output topic
+	Late    int `json:"late"`    // events refused as late; there are none
+	Dead    int `json:"dead"`    // dead letters; there should be none
+}
+
+// Err is nil if everything was right.
+func (v Verdict) Err() error {
+	if v.Wrong+v.Late+v.Dead == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d windows are wrong, %d events late, %d dead", v.Wrong, v.Windows, v.Late, v.Dead)
+}
+
+// result is one record of an output topic.
+type result struct {
+	windowOf
+	count     int64
+	revision  int64
+	settled   bool // it is as it should stay: final, where that is told
+	withdrawn bool
+	sealing   bool
 }
 
 // verify reads an output topic to its end and compares the highest revision of each window with the truth.
-func verify(ctx context.Context, brokers []string, topic string, s Shape, parse func(*kgo.Record) (key string, start, count, revision int64, err error)) (Verdict, error) {
-	truth := s.truth()
-	type seen struct{ count, revision int64 }
-	got := make(map[string]map[int64]seen, s.Keys)
+func verify(ctx context.Context, brokers []string, topic string, s Shape, definitions []window.Definition, parse func(*kgo.Record) (result, error)) (Verdict, error) {
+	latest := make(map[string]result)
 	records, err := readAll(ctx, brokers, topic, func(r *kgo.Record) error {
-		key, start, count, revision, err := parse(r)
-		if err != nil {
+		w, err := parse(r)
+		if err != nil || w.sealing {
 			return err
 		}
-		starts := got[key]
-		if starts == nil {
-			starts = make(map[int64]seen)
-			got[key] = starts
-		}
-		if old, ok := starts[start]; !ok || revision >= old.revision {
-			starts[start] = seen{count, revision}
+		if old, ok := latest[string(r.Key)]; !ok || w.revision >= old.revision {
+			latest[string(r.Key)] = w
 		}
 		return nil
 	})
 	if err != nil {
 		return Verdict{}, err
 	}
-	v := Verdict{Windows: len(truth), Records: records}
-	found := 0
-	for k, n := range truth {
-		w, ok := got[string(registration(nil, k.key))][k.start]
-		if !ok || w.count != n {
-			v.Wrong++
-		}
-		if ok {
-			found++
-		}
-	}
-	for _, starts := range got {
-		found -= len(starts)
-	}
-	v.Wrong += -found // windows that no event belongs to
+	v := compare(latest, s.truth(definitions))
+	v.Records = records
 	return v, nil
 }
 
-// windowRecord reads the product's results.
-func windowRecord(r *kgo.Record) (string, int64, int64, int64, error) {
-	var w codecs.Window
-	if err := w.UnmarshalJSON(r.Value); err != nil {
-		return "", 0, 0, 0, err
+// compare counts what differs.
+func compare(latest map[string]result, truth map[windowOf]int64) Verdict {
+	v := Verdict{Windows: len(truth)}
+	for _, r := range latest {
+		if r.withdrawn {
+			continue
+		}
+		if want, ok := truth[r.windowOf]; !ok || r.count != want || !r.settled {
+			v.Wrong++
+		}
+		delete(truth, r.windowOf)
 	}
-	return w.Registration, w.Start, w.Count, w.Revision, nil
+	v.Wrong += len(truth) // missing
+	return v
+}
+
+// keyOf is the number of a generated registration.
+func keyOf(registration string) (key int, isSealing bool, err error) {
+	if strings.HasPrefix(registration, sealing) {
+		return 0, true, nil
+	}
+	key, err = strconv.Atoi(strings.TrimPrefix(registration, "RA-"))
+	return key, false, err
+}
+
+// windowRecord reads the product's results. They must be final unless the watermark goes another way than the events do,
+// through the loop.
+func windowRecord(s Shape) func(*kgo.Record) (result, error) {
+	return func(r *kgo.Record) (result, error) {
+		var w codecs.Window
+		if err := w.UnmarshalJSON(r.Value); err != nil {
+			return result{}, err
+		}
+		key, seal, err := keyOf(w.Registration)
+		return result{
+			windowOf: windowOf{w.Definition, key, w.Start, w.End}, count: w.Count, revision: w.Revision,
+			settled: w.Final || s.Unkeyed, withdrawn: w.Withdrawn, sealing: seal,
+		}, err
+	}
+}
+
+// tumblingHour is the job of goka used the usual way, and of the peers.
+const tumblingHour = "tumbling:1h"
+
+// hourRecord reads results of a tumbling hour that say no more than they must; their counts only grow.
+func hourRecord(r *kgo.Record) (result, error) {
+	var h struct {
+		Registration string `json:"registration_number"`
+		Start        int64  `json:"window_start"`
+		Count        int64  `json:"event_count"`
+	}
+	if err := json.Unmarshal(r.Value, &h); err != nil {
+		return result{}, err
+	}
+	key, seal, err := keyOf(h.Registration)
+	w := windowOf{tumblingHour, key, h.Start, h.Start + 3_600_000}
+	return result{windowOf: w, count: h.Count, revision: h.Count, settled: true, sealing: seal}, err
+}
+
+// byWindow is hourRecord for topics whose keys do not tell windows apart.
+func byWindow(parse func(*kgo.Record) (result, error)) func(*kgo.Record) (result, error) {
+	return func(r *kgo.Record) (result, error) {
+		w, err := parse(r)
+		r.Key = strconv.AppendInt(append(strconv.AppendInt(nil, int64(w.key), 10), '|'), w.start, 10)
+		return w, err
+	}
 }
 
 // readAll reads a topic from start to end.
@@ -88,24 +136,34 @@ func readAll(ctx context.Context, brokers []string, topic string, yield func(*kg
 	if err != nil {
 		return 0, err
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", topic, err)
 	}
 	defer cl.Close()
-	left := 0
+	left := 0 // partitions
 	for _, end := range ends {
-		left += int(end)
+		if end > 0 {
+			left++
+		}
 	}
 	n := 0
-	for n < left {
+	for left > 0 {
 		fetches := cl.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {
 			return n, fmt.Errorf("read %s: %w", topic, err)
 		}
-		for it := fetches.RecordIter(); !it.Done(); n++ {
-			if err := yield(it.Next()); err != nil {
-				return n, fmt.Errorf("read %s: %w", topic, err)
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
+			if r.Offset == ends[r.Partition]-1 {
+				left--
+			}
+			if r.Attrs.IsControl() { // the end of a transaction
+				continue
+			}
+			n++
+			if err := yield(r); err != nil {
+				return n, fmt.Errorf("read %s/%d@%d: %w", topic, r.Partition, r.Offset, err)
 			}
 		}
 	}
@@ -129,4 +187,14 @@ func endOffsets(ctx context.Context, brokers []string, topic string) (map[int32]
 	out := make(map[int32]int64)
 	listed.Each(func(o kadm.ListedOffset) { out[o.Partition] = o.Offset })
 	return out, nil
+}
+
+// records is how many records a topic holds.
+func records(ctx context.Context, brokers []string, topic string) (int, error) {
+	ends, err := endOffsets(ctx, brokers, topic)
+	n := 0
+	for _, end := range ends {
+		n += int(end)
+	}
+	return n, err
 }

@@ -94,6 +94,9 @@ func runModel(t fataler, d Definition, o Options, stream []arrival, then func() 
 		if got != want {
 			t.Fatalf("%s: event %+v at watermark %d is %v, want %v\n%+v", d, e, watermark, got, want, m.byEnd())
 		}
+		if due := op.Due(&r.state); !repeats && len(r.state.Withdrawn) == 0 && due != m.due(r.fired, o) {
+			t.Fatalf("%s: due %d, want %d, fired %d\n%+v", d, due, m.due(r.fired, o), r.fired, m.byEnd())
+		}
 		watermark = max(watermark, e.after)
 		switch act := then(); act {
 		case 0, 1:

@@ -92,3 +92,16 @@ func TestShared(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestTouchFirst: a state that was just read back can be touched and collected at once.
+func TestTouchFirst(t *testing.T) {
+	op := newBagOperator(t, mustParse(t, "tumbling:10ms"), Options{})
+	r := newRig(t, op, Options{})
+	r.add(none, event{1, 5})
+	r.state = reload(t, &r.state)
+	op.Touch(&r.state)
+	r.collect(0)
+	if len(r.store) != 1 || op.Due(&r.state) != 9 {
+		t.Errorf("collected %v, due %d", r.store, op.Due(&r.state))
+	}
+}

@@ -167,6 +167,20 @@ func (m *model) rows(watermark int64, o Options, kind Kind) map[Span]row {
 	return out
 }
 
+// due is the least watermark, later than fired, at which a window fires or closes.
+func (m *model) due(fired int64, o Options) int64 {
+	due := Never
+	for _, w := range m.windows {
+		if w.closes > fired {
+			due = min(due, w.closes)
+		}
+		if fires := w.closes - m.lateness; fires > fired && o.Emit == OnClose {
+			due = min(due, fires)
+		}
+	}
+	return due
+}
+
 // byEnd is for messages.
 func (m *model) byEnd() (out []modelWindow) {
 	for _, w := range m.windows {

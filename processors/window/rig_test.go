@@ -68,12 +68,13 @@ type rig struct {
 	state     State[bag]
 	store     map[Span]row // by identity
 	watermark int64
+	fired     int64 // of the last Advance that had something to do
 	yields    int
 	finals    map[Span]int
 }
 
 func newRig(t fataler, op *Operator[event, bag], o Options) *rig {
-	return &rig{t: t, op: op, options: o, store: map[Span]row{}, finals: map[Span]int{}, watermark: none}
+	return &rig{t: t, op: op, options: o, store: map[Span]row{}, finals: map[Span]int{}, watermark: none, fired: none}
 }
 
 // identity is what tells a window from others: a session is known by its start alone.
@@ -134,6 +135,9 @@ func (r *rig) advance(watermark int64) {
 	r.t.Helper()
 	r.watermark = max(r.watermark, watermark)
 	due, before := r.op.Due(&r.state), r.yields
+	if due <= watermark {
+		r.fired = watermark
+	}
 	r.op.Advance(&r.state, watermark, r.take)
 	if due > watermark && r.yields != before {
 		r.t.Fatalf("Advance(%d) yields before Due %d", watermark, due)

@@ -58,8 +58,11 @@ func (o *Operator[E, A]) extend(s *State[A], sl *Slice[A], ts int64, e *E) {
 		sl.Start, sl.Fresh = ts, true
 	}
 	if end := ts + o.gap; end > sl.End {
+		first := s.due >= sl.closes-o.lateness // else another slice is due before this one
 		sl.End, sl.closes = end, o.closing(end)
-		o.reschedule(s)
+		if first {
+			o.reschedule(s)
+		}
 	}
 	o.count(s, sl, e)
 }

@@ -26,17 +26,14 @@ type entry[K comparable] struct {
 }
 
 // Alarm is what a key remembers of its entry in Timers; the zero value is none. Keep one beside the key's state.
-type Alarm struct {
-	due int64
-	set bool
-}
+type Alarm struct{ due Mark }
 
 // Ring reports whether an entry that fired is the key's pending one, and clears it; false is an entry that an earlier one has overtaken.
 func (a *Alarm) Ring(due int64) bool {
-	if !a.set || a.due != due {
+	if a.due == 0 || a.due != MarkAt(due) {
 		return false
 	}
-	a.set = false
+	a.due = 0
 	return true
 }
 
@@ -45,10 +42,11 @@ const bucketBits = 10
 
 // Schedule makes the key fire at the first Advance whose watermark is due or later, unless it will fire earlier. Never is not scheduled.
 func (t *Timers[K]) Schedule(key K, a *Alarm, due int64) {
-	if due == Never || a.set && a.due <= due {
+	due = max(due, math.MinInt64+1)
+	if due == Never || a.due != 0 && a.due <= MarkAt(due) {
 		return
 	}
-	a.due, a.set = due, true
+	a.due = MarkAt(due)
 	at := due >> bucketBits
 	b := t.buckets[at]
 	if b == nil {

@@ -324,6 +324,10 @@ func TestIdempotencyIsBounded(t *testing.T) {
 	if v, _ := i.begin("other client", "9", nil); v != verdictFirst {
 		t.Errorf("keys of two clients are mixed up: %v", v)
 	}
+	clock.move(2 * time.Hour)
+	if v, _ := i.begin("c", "under way", nil); v != verdictBusy || len(i.known) != 2 { // and the other client's
+		t.Errorf("after its time a request under way is %v, %d keys known", v, len(i.known))
+	}
 	i.settle(under, false, nil)
 	for n := range 3 {
 		i.begin("c", fmt.Sprint("stuck", n), nil)

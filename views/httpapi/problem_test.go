@@ -23,7 +23,7 @@ func TestBusyWaitsAtLeastASecond(t *testing.T) {
 	t.Parallel()
 	for wait, want := range map[time.Duration]string{0: "1", 300 * time.Millisecond: "1", 2600 * time.Millisecond: "3"} {
 		w := httptest.NewRecorder()
-		if busy(w, http.StatusTooManyRequests, wait, ""); w.Header().Get("Retry-After") != want {
+		if _ = busy(w, http.StatusTooManyRequests, wait, ""); w.Header().Get("Retry-After") != want {
 			t.Errorf("after %v: %q, want %q", wait, w.Header().Get("Retry-After"), want)
 		}
 	}

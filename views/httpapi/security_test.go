@@ -310,7 +310,7 @@ func TestAccept(t *testing.T) {
 		}
 	}
 	r := newRig(t)
-	for _, hostile := range []string{"a;", "application/json;", ";;;,", "*/*;q", "\x7f"} {
+	for _, hostile := range []string{"a;", "application/json;", ";;;,", "*/*;q", "\x7f", "a;q,", "application/json;q,"} {
 		for _, target := range []string{pipelineURL, viewsURL, "/api/v1/streaming/health", aircraftPath} {
 			if got := r.do("GET", target, "", "Accept", hostile); got.Code == http.StatusInternalServerError {
 				t.Errorf("Accept %q on %s is answered %d", hostile, target, got.Code)

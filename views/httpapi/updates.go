@@ -148,8 +148,6 @@ func (a *API) streamUpdates(w http.ResponseWriter, r *http.Request) {
 	exchangeOf(w).streaming = true
 	a.flying.Add(-1)
 	out := &streamWriter{w: w, control: http.NewResponseController(w), now: a.cfg.Now, timeout: a.limits.WriteTimeout}
-	// The server's time-out for reading a request must not end a stream.
-	_ = out.control.SetReadDeadline(time.Time{})
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")

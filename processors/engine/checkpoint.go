@@ -61,13 +61,24 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
 		return err
 	}
 	positions := make(map[int32]position, len(cuts))
-	for _, c := range cuts {
-		c.at.clock.table = c.p.acknowledged(acks)
+	sound := true
+	for i := range cuts {
+		c := &cuts[i]
+		from, to := c.p.acknowledged(acks)
+		if from < to {
+			sound = false
+			if err := r.heal(ctx, c.p, from, to); err != nil {
+				return err
+			}
+		}
+		c.at.clock.table = c.p.tableEnd()
 		positions[c.p.id] = c.at
 	}
-	committed, err := r.commit(ctx, s, positions)
-	if err != nil {
-		return err
+	committed := false
+	if sound { // else the next checkpoint commits, when what was found is written over
+		if committed, err = r.commit(ctx, s, positions); err != nil {
+			return err
+		}
 	}
 	for _, c := range cuts {
 		c.p.settle(c, committed)
@@ -181,13 +192,26 @@ func (p *partition[E, S]) encode(e *entry[S]) []byte {
 	return p.recordBytes
 }
 
-// acknowledged notes how far the changelog is written, and returns the offset after that.
-func (p *partition[E, S]) acknowledged(acks acked) int64 {
+// acknowledged notes how far the changelog is written. Between from and to lie records that are not of this run: its first
+// was not appended right behind the last one known.
+func (p *partition[E, S]) acknowledged(acks acked) (from, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if last, ok := acks[topicPartition{p.topics.table, p.id}]; ok && last > p.table {
-		p.table = last
+	a, ok := acks[topicPartition{p.topics.table, p.id}]
+	from, to = p.table+1, p.table+1
+	if ok && a.first > from {
+		to = a.first
 	}
+	if ok {
+		p.table = max(p.table, a.last)
+	}
+	return from, to
+}
+
+// tableEnd is the offset behind what is known of the changelog.
+func (p *partition[E, S]) tableEnd() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.table + 1
 }
 

@@ -23,6 +23,7 @@ type hands struct {
 	start     int64   // watermark of the position this generation started from
 	fences    []int64 // per source, the largest offset seen through the loop
 
+	read   bool // this run has folded records of the input
 	rekeys bool // this partition has sent events to others
 	spoken bool // it has told the others of its watermark
 	told   announcement
@@ -84,7 +85,7 @@ func (h *hands) ownWatermark() int64 {
 func (h *hands) heard(now time.Time, loop bool) {
 	h.now = now.UnixMilli()
 	if !loop {
-		h.last, h.idle = now, false
+		h.last, h.idle, h.read = now, false, true
 	}
 }
 
@@ -152,7 +153,7 @@ func (p *partition[E, S]) readToEnd() bool {
 // speak tells the other partitions of the own watermark, if there is something new to tell.
 func (p *partition[E, S]) speak(now time.Time) {
 	h := &p.hands
-	if !h.others || !p.claimed || !h.hasNews(now, p.moved) {
+	if !h.others || !p.claimed || !h.hasNews(now) {
 		return
 	}
 	ann := announcement{p.id, h.ownWatermark(), h.idle || !h.rekeys}
@@ -167,11 +168,12 @@ func (p *partition[E, S]) speak(now time.Time) {
 }
 
 // hasNews decides whether to speak: once at the start, then on each change between idle and active, and while
-// re-keying as the watermark moves on.
-func (h *hands) hasNews(now time.Time, moved bool) bool {
+// re-keying as the watermark moves on. Before it has read of its input a partition cannot know whether it re-keys: what came
+// through the loop is no reason to tell the others not to wait.
+func (h *hands) hasNews(now time.Time) bool {
 	silent := h.idle || !h.rekeys
 	if !h.spoken {
-		return moved || h.idle
+		return h.read || h.idle
 	}
 	if silent {
 		return h.toldAt.IsZero() && h.idle && h.rekeys || !h.toldAt.IsZero() && !h.told.idle
@@ -184,14 +186,19 @@ func (p *partition[E, S]) overdue(now time.Time) bool {
 	return p.hands.watermark != p.committed.clock.watermark && now.Sub(p.savedAt) >= time.Second
 }
 
-// skewed reports whether an event lies too far ahead of the clock, and says so.
-func (p *partition[E, S]) skewed(t int64) (string, bool) {
+// skewed reports whether an event lies too far ahead of its arrival, and says so. Arrival is the record's timestamp, which a
+// replay sees again; a timestamp that itself lies ahead of the clock is the producer's and counts for nothing.
+func (p *partition[E, S]) skewed(t int64, stamp time.Time) (string, bool) {
 	limit := p.config.MaxFutureSkew.Milliseconds()
-	if limit < 0 || t-p.hands.now <= limit {
+	arrival := p.hands.now
+	if ms := stamp.UnixMilli(); ms > 0 && ms < arrival {
+		arrival = ms
+	}
+	if limit < 0 || t-arrival <= limit {
 		return "", false
 	}
-	return fmt.Sprintf("event time %s is more than %v ahead of the clock, %s (--max-future-skew)",
-		formatTime(t), p.config.MaxFutureSkew, formatTime(p.hands.now)), true
+	return fmt.Sprintf("event time %s is more than %v ahead of its arrival, %s (--max-future-skew)",
+		formatTime(t), p.config.MaxFutureSkew, formatTime(arrival)), true
 }
 
 func lateDetail(t, watermark int64) string {

@@ -56,6 +56,13 @@ func (f *frames) take(token []byte) (*frame, error) {
 	return fr, nil
 }
 
+// drop forgets all frames that are lent: goka dropped them when its partitions stopped.
+func (f *frames) drop() {
+	f.mu.Lock()
+	f.slots, f.free = nil, nil
+	f.mu.Unlock()
+}
+
 // fresh is an empty frame; recycle gives one back.
 func (f *frames) fresh() *frame {
 	if fr, ok := f.pool.Get().(*frame); ok {

@@ -13,7 +13,8 @@ import (
 // paused does not write any more once half a session time-out has passed since its last proof of membership, but a write
 // it had begun may still arrive behind the recovered end of the changelog; compaction would then keep its state in place of
 // the newer one. What did not come from this run's outbox is therefore written over: the key's own state is published
-// again, and its results with it.
+// again, and its results with it. What arrives later still shows at the next checkpoint, as a hole between its records and
+// those before: see heal.
 func (r *run[E, S]) guard(ctx context.Context, s *session[E, S]) {
 	until := r.config.Now().Add(r.config.SessionTimeout)
 	for _, p := range s.partitions {
@@ -49,6 +50,35 @@ func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, u
 				p.overwrite(b.Records)
 			}
 			next = max(next, b.LastOffset()+1)
+		}
+	}
+	return nil
+}
+
+// heal writes over what others have appended to the changelog between two writes of this run.
+func (r *run[E, S]) heal(ctx context.Context, p *partition[E, S], from, to int64) error {
+	r.log.Warn("foreign records in the changelog", "partition", p.id, "from", from, "to", to)
+	deadline := r.config.Now().Add(r.config.WriteTimeout)
+	for from < to {
+		batches, err := fetch(r.reader, r.topics.table, p.id, from)
+		switch {
+		case errors.Is(err, sarama.ErrOffsetOutOfRange): // they are deleted already
+			return nil
+		case err != nil && (!repeatable(err) || r.config.Now().After(deadline)):
+			return fmt.Errorf("read changelog %s/%d@%d: %w", r.topics.table, p.id, from, err)
+		case err != nil:
+			if err := pause(ctx, 100*time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		case len(batches) == 0:
+			return nil
+		}
+		for _, b := range batches {
+			if b.FirstOffset < to && b.visible {
+				p.overwrite(b.Records)
+			}
+			from = max(from, b.LastOffset()+1)
 		}
 	}
 	return nil

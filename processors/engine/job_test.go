@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -491,4 +492,31 @@ func TestBrokersThatRefuseTheSessionTimeout(t *testing.T) {
 	if err := wait(t, p); !strings.Contains(err.Error(), "group.max.session.timeout.ms") {
 		t.Error(err)
 	}
+}
+
+// E7: what another writer appends to the changelog, at any time, is written over before a position is committed behind it.
+func TestForeignStateIsWrittenOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 1000")
+	reg := prometheus.NewRegistry()
+	w.process(func(c *engine.Config) { c.Registerer = reg })
+	w.totals(map[string]string{"a": "1/1"})
+	var stale []byte
+	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool { stale = m.Value; return true })
+	w.pay("a 1 1001")
+	w.totals(map[string]string{"a": "2/2"})
+	p, err := sarama.NewSyncProducerFromClient(w.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	_, at, err := p.SendMessage(&sarama.ProducerMessage{Topic: "ledger-table", Key: sarama.StringEncoder("a"), Value: sarama.ByteEncoder(stale)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pay("b 1 1002")
+	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool {
+		return m.Offset > at && string(m.Key) == "a" && !bytes.Equal(m.Value, stale)
+	})
 }

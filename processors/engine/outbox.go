@@ -72,9 +72,11 @@ func open(b *sarama.Broker, c *sarama.Config) error {
 	return nil
 }
 
-// acked says at which offset the last record of a partition's write was appended; -1 if the broker did not say
-// (a repeated batch).
-type acked map[topicPartition]int64
+// acked says at which offsets a partition's records were appended.
+type acked map[topicPartition]appended
+
+// appended is the offset of a write's first and last record; -1 where the broker did not say (a repeated batch).
+type appended struct{ first, last int64 }
 
 // write sends all spools and returns when every record is acknowledged, or with the first failure that repeating cannot
 // mend. permit is asked before each request; its error ends the write. After a failure the outbox must not be used again.
@@ -237,9 +239,9 @@ func (o *outbox) settle(tp topicPartition, resp *sarama.ProduceResponse, queue m
 	n := len(queue[tp][0].Records)
 	switch block.Err {
 	case sarama.ErrNoError:
-		last[tp] = block.Offset + int64(n) - 1
+		last.add(tp, block.Offset, n)
 	case sarama.ErrDuplicateSequenceNumber: // the answer to an earlier try was lost; the records are there
-		last[tp] = -1
+		last.add(tp, -1, n)
 	default:
 		return &writeError{tp, block.Err}
 	}
@@ -248,6 +250,18 @@ func (o *outbox) settle(tp topicPartition, resp *sarama.ProduceResponse, queue m
 		delete(queue, tp)
 	}
 	return nil
+}
+
+// add notes one acknowledged batch of n records.
+func (a acked) add(tp topicPartition, offset int64, n int) {
+	last := int64(-1)
+	if offset >= 0 {
+		last = offset + int64(n) - 1
+	}
+	if before, ok := a[tp]; ok {
+		offset = before.first
+	}
+	a[tp] = appended{offset, last}
 }
 
 func (o *outbox) close() error { return o.client.Close() }

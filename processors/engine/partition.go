@@ -211,7 +211,7 @@ func (p *partition[E, S]) takeInput(m *sarama.ConsumerMessage) {
 		return
 	}
 	t := p.topology.Time(&p.event)
-	if limit, ok := p.skewed(t); ok {
+	if limit, ok := p.skewed(t, m.Timestamp); ok {
 		p.bury(src, m, ReasonFuture, limit, t)
 		return
 	}

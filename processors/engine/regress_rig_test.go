@@ -18,6 +18,7 @@ import (
 type rig struct {
 	*testing.T
 	config Config
+	count  int32 // partitions; the rig is partition 0
 	topics topics
 	p      *partition[tick, tally]
 	table  map[string][]byte // the group table as a compacted log has it
@@ -76,7 +77,7 @@ func (tickTopology) Parse(s *tally, data []byte, _ int64) error {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, table: make(map[string][]byte), topics: topics{"in", "loop", "table", "out", "late", "dead", 1, 1}}
+	r := &rig{T: t, count: 1, table: make(map[string][]byte), topics: topics{"in", "loop", "table", "out", "late", "dead", 1, 1}}
 	r.config = Config{
 		Brokers: []string{"nowhere:1"}, Now: func() time.Time { return time.UnixMilli(1e12) }, Logger: slog.New(slog.DiscardHandler),
 		MaxFutureSkew: -1, Idle: IdleHold, IdleTimeout: time.Hour,
@@ -88,7 +89,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) begin(at position) {
 	r.Helper()
 	m := newMetrics(prometheus.NewRegistry())
-	r.p = newPartition[tick, tally](0, 1, &r.config, &r.topics, tickTopology{}, m.partition(0), func() {})
+	r.p = newPartition[tick, tally](0, r.count, &r.config, &r.topics, tickTopology{}, m.partition(0), func() {})
 	r.p.begin(at)
 	s := store[tick, tally]{r.p}
 	for k, v := range r.table {
@@ -113,6 +114,28 @@ func (r *rig) deliver(offset int64, values ...string) {
 	if err := r.p.process(fr, false); err != nil {
 		r.Fatal(err)
 	}
+}
+
+// loop folds one record of the loop.
+func (r *rig) loop(offset int64, value []byte, header *sarama.RecordHeader) {
+	r.Helper()
+	m := &sarama.ConsumerMessage{Topic: "loop", Offset: offset, Value: value, Headers: []*sarama.RecordHeader{header}}
+	if err := r.p.process(&frame{records: []*sarama.ConsumerMessage{m}}, true); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// told are the announcements of a cut to a partition.
+func told(c cut[tick, tally], partition int32) []announcement {
+	var out []announcement
+	if s := c.spools.loop[partition]; s != nil {
+		for i := range s.records {
+			if _, a, err := parseLoop(&sarama.ConsumerMessage{Headers: s.records[i].Headers}); err == nil && a != nil {
+				out = append(out, *a)
+			}
+		}
+	}
+	return out
 }
 
 // cut takes a cut; nothing is acknowledged yet.

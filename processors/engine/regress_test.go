@@ -69,3 +69,25 @@ func TestLateEventsDuringACut(t *testing.T) {
 		t.Errorf("late events %q", r.late)
 	}
 }
+
+// A partition that has heard others but not read of its own input does not know yet whether it will re-key: it must not
+// tell the others to go on without it, or they close windows on the events it is about to send.
+func TestPartitionThatHasReadNothingIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(fresh())
+	r.loop(0, nil, announcement{partition: 1, watermark: 5000}.header())
+	if a := told(r.cut(), 1); len(a) != 0 {
+		t.Errorf("told %v before reading anything", a)
+	}
+	stray := "a"
+	for PartitionOf([]byte(stray), 2) != 1 {
+		stray += "a"
+	}
+	r.p.spare = r.p.newSpools() // as after settle
+	r.deliver(0, stray+" 1000")
+	if a := told(r.cut(), 1); len(a) != 1 || a[0].idle || a[0].watermark != 999 {
+		t.Errorf("told %v behind the first re-keyed event, want 999", a)
+	}
+}

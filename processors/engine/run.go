@@ -242,6 +242,7 @@ type session[E, S any] struct {
 // begin reads where the claimed partitions stand and prepares them.
 func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	claimed := s.Claims()[r.job.Input]
+	r.frames.drop()
 	// All partitions, not only the claimed ones: what contradicts the log anywhere is refused everywhere.
 	all := make([]int32, r.count)
 	for i := range all {

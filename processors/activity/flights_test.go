@@ -29,7 +29,7 @@ const partitions = 4
 // broker is a cluster with the job's topics.
 func broker(t *testing.T) []string {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, activity.Input, activity.Output,
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "4194304"}), kfake.SeedTopics(partitions, activity.Input, activity.Output,
 		activity.Late, activity.Dead, activity.Group+"-table", activity.Group+"-loop"))
 	if err != nil {
 		t.Fatal(err)
@@ -38,10 +38,11 @@ func broker(t *testing.T) []string {
 	return c.ListenAddrs()
 }
 
-// publish sends values in order, spread over the partitions, and waits until all are acknowledged.
-func publish(t *testing.T, brokers []string, values [][]byte) {
+// producer writes to the partitions it is told.
+func producer(t *testing.T, brokers []string) sarama.SyncProducer {
 	t.Helper()
 	c := sarama.NewConfig()
+	c.Producer.MaxMessageBytes = 4 << 20
 	c.Version = sarama.V2_8_0_0
 	c.Producer.Return.Successes = true
 	c.Producer.Partitioner = sarama.NewManualPartitioner
@@ -49,12 +50,18 @@ func publish(t *testing.T, brokers []string, values [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// publish sends values in order, spread over the partitions, and waits until all are acknowledged.
+func publish(t *testing.T, brokers []string, values [][]byte) {
+	t.Helper()
 	var ms []*sarama.ProducerMessage
 	for i, v := range values {
 		ms = append(ms, &sarama.ProducerMessage{Topic: activity.Input, Partition: int32(i % partitions), Value: sarama.ByteEncoder(v)})
 	}
-	if err := p.SendMessages(ms); err != nil {
+	if err := producer(t, brokers).SendMessages(ms); err != nil {
 		t.Fatal(err)
 	}
 }

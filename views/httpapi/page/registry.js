@@ -16,7 +16,10 @@ export function start(features) {
   $('registry-search').addEventListener('submit', (e) => e.preventDefault());
   $('registry-prefix').addEventListener('input', calm(refresh, 200));
   $('registry-more').addEventListener('click', more);
+  setInterval(() => { if (!document.hidden && !$('registry-table').querySelector('form') && rows.length <= page1) refresh(); }, 10000);
 }
+
+const page1 = 50;
 
 function say(message, tone = '') {
   $('create-fault').textContent = message;
@@ -58,7 +61,7 @@ async function follow(location) {
 
 async function load(after) {
   const prefix = $('registry-prefix').value.trim();
-  return ask(path, { limit: 50, ...(prefix && { 'registration_number.prefix': prefix }), ...(after && { cursor: after }) });
+  return ask(path, { limit: page1, ...(prefix && { 'registration_number.prefix': prefix }), ...(after && { cursor: after }) });
 }
 
 // refresh shows the first page again; created is an entry to point at.

@@ -17,8 +17,10 @@ type Campaign struct {
 	PerRound int
 	// Draw makes a round. Default NewRound.
 	Draw func(seed uint64, faults int) Round
-	// ShrinkRuns is how many runs may be spent on finding the smallest failing schedule. Default 40; negative is none.
+	// ShrinkRuns is how many runs may be spent on finding the smallest failing schedule. Default 0, none.
 	ShrinkRuns int
+	// GoOn goes on after a round that failed, without shrinking it. Default false.
+	GoOn bool
 	// Out takes one line a round. Default none.
 	Out io.Writer
 }
@@ -62,8 +64,12 @@ func (c Campaign) Run(ctx context.Context, b *Bench) (Summary, error) {
 		s.Reports = append(s.Reports, report)
 		fmt.Fprintf(c.Out, "seed %d %s: %d faults, %d events, %d windows, %d results, %d late, %d dead, %.1fs: %s\n", seed, r.Workload.Mode, report.Struck,
 			report.Published, report.Windows, report.Records, report.Late, report.Dead, report.Took.Seconds(), verdict(&report))
-		if report.Failed() {
+		if report.Failed() && s.Failed == nil {
 			s.Failed = &report
+		}
+		if report.Failed() && c.GoOn {
+			fmt.Fprintf(c.Out, "%sschedule:\n%s\n", &report, r.Schedule)
+		} else if report.Failed() {
 			s.Shrunk, err = c.shrink(ctx, b, r)
 			return s, err
 		}
@@ -95,9 +101,6 @@ func (s *Summary) Describe() string {
 // shrink leaves faults out as long as the round still fails: halves first, then smaller parts, then one by one.
 func (c Campaign) shrink(ctx context.Context, b *Bench, r Round) (Schedule, error) {
 	runs := c.ShrinkRuns
-	if runs == 0 {
-		runs = 40
-	}
 	best := r.Schedule
 	for part := max(1, len(best)/2); runs > 0; {
 		smaller := false

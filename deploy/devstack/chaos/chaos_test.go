@@ -32,15 +32,42 @@ func logger(t *testing.T) *slog.Logger {
 // TestCampaign is the promise, measured: faults strike, and every window is right.
 func TestCampaign(t *testing.T) {
 	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
+	if text := os.Getenv("KLGSTREAM_CHAOS_SCHEDULE"); text != "" {
+		replay(t, seed, text)
+		return
+	}
 	faults := int(setting("KLGSTREAM_CHAOS_FAULTS", 20))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_FAULTS=%d", seed, faults)
 	b := &Bench{Log: logger(t), Now: time.Now}
 	t.Cleanup(b.Wait)
-	s, err := Campaign{Seed: seed, Faults: faults, Out: t.Output(), ShrinkRuns: int(setting("KLGSTREAM_CHAOS_SHRINK", 40))}.Run(t.Context(), b)
+	s, err := Campaign{Seed: seed, Faults: faults, Out: t.Output(), ShrinkRuns: int(setting("KLGSTREAM_CHAOS_SHRINK", 40)), GoOn: setting("KLGSTREAM_CHAOS_GO_ON", 0) == 1}.Run(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Failed != nil {
 		t.Fatal(s.Describe())
+	}
+}
+
+// replay runs the workload of a seed under a schedule given as text.
+func replay(t *testing.T, seed uint64, text string) {
+	t.Helper()
+	schedule, err := ParseSchedule(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Bench{Log: logger(t), Now: time.Now, Patience: 20 * time.Second}
+	t.Cleanup(b.Wait)
+	r := NewRound(seed, int(setting("KLGSTREAM_CHAOS_FAULTS", 20)))
+	r.Schedule = schedule
+	for range setting("KLGSTREAM_CHAOS_TRIES", 1) {
+		report, err := b.Run(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report.Failed() {
+			t.Fatal(report.String())
+		}
+		t.Log(report.String())
 	}
 }

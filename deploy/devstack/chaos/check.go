@@ -108,6 +108,7 @@ func (s *shelf) fault(kind, format string, args ...any) {
 // letter is a late event or a dead letter as its topic has it.
 type letter struct {
 	reason string
+	detail string
 	at     coordinate
 	topic  string
 	value  []byte
@@ -121,6 +122,8 @@ func parseLetter(r *logRecord) (letter, error) {
 		switch h.key {
 		case "klg-reason":
 			l.reason = string(h.value)
+		case "klg-detail":
+			l.detail = string(h.value)
 		case "klg-source-topic":
 			l.topic = string(h.value)
 		case "klg-source-partition":
@@ -223,7 +226,7 @@ func fates(t *Truth, late, dead map[coordinate]letter) []Violation {
 func checkExact(w *Workload, t *Truth, s *shelf, late map[coordinate]letter, flushed int64) []Violation {
 	var wrong []Violation
 	for at, l := range late {
-		wrong = append(wrong, Violation{"lost", fmt.Sprintf("%s: late, though it keeps within the bound: %q", at, l.value)})
+		wrong = append(wrong, Violation{"lost", fmt.Sprintf("%s: late, though it keeps within the bound: %s: %q", at, l.detail, l.value)})
 	}
 	lateness := w.Lateness.Milliseconds()
 	for id, want := range t.windows {

@@ -96,7 +96,7 @@ func (w *wire) cut(chosen func(*conn) bool) int {
 	}
 	w.mu.Unlock()
 	for _, c := range struck {
-		_ = c.Close()
+		c.sever()
 	}
 	return len(struck)
 }
@@ -166,23 +166,28 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// afterlife is how long the broker does not learn that a connection has ended. A broker learns that a member is dead when
+// its session ends, not before; kfake forgets about the session of a member whose connection ended while it waited for
+// the others to join, and would keep it in the group for ever.
+const afterlife = 15 * time.Second
+
+// sever ends the connection for the client.
+func (c *conn) sever() { _ = c.Conn.Close() }
+
 // Read hands the broker a request when it is complete and no rule objects.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.rest) == 0 {
-		frame, err := readFrame(c.Conn)
+		frame, err := c.receive()
 		if err != nil {
+			c.rest = nil
+			t := time.NewTimer(afterlife)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-c.closed:
+			}
 			return 0, err
 		}
-		key, client := header(frame)
-		c.wire.mu.Lock()
-		c.client = client
-		c.wire.mu.Unlock()
-		if err := c.suffer(client, key, before); err != nil {
-			return 0, err
-		}
-		c.mu.Lock()
-		c.keys = append(c.keys, key)
-		c.mu.Unlock()
 		c.rest = frame
 	}
 	n := copy(p, c.rest)
@@ -190,7 +195,26 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends an answer if no rule objects.
+// receive is the next request that the rules let through.
+func (c *conn) receive() ([]byte, error) {
+	frame, err := readFrame(c.Conn)
+	if err != nil {
+		return nil, err
+	}
+	key, client := header(frame)
+	c.wire.mu.Lock()
+	c.client = client
+	c.wire.mu.Unlock()
+	if err := c.suffer(client, key, before); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.keys = append(c.keys, key)
+	c.mu.Unlock()
+	return frame, nil
+}
+
+// Write sends an answer if no rule objects. Whether it arrives the broker does not learn.
 func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	key := int16(-1)
@@ -201,10 +225,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.wire.mu.Lock()
 	client := c.client
 	c.wire.mu.Unlock()
-	if err := c.suffer(client, key, after); err != nil {
-		return 0, err
+	if err := c.suffer(client, key, after); err == nil {
+		_, _ = c.Conn.Write(p)
 	}
-	return c.Conn.Write(p)
+	return len(p), nil
 }
 
 // suffer lets the rules strike.
@@ -214,7 +238,7 @@ func (c *conn) suffer(client string, key int16, s side) error {
 		return nil
 	}
 	if r.hold == 0 {
-		_ = c.Close()
+		c.sever()
 		return errCut
 	}
 	t := time.NewTimer(r.hold)

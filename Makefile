@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench fuzz test-kafka test-postgres test-browser build
+.PHONY: help run test cover check format lint vet race tidy bench fuzz test-kafka test-postgres test-browser check-deploy build
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -53,6 +53,9 @@ test-postgres: ## the tests that want a real PostgreSQL (needs its server progra
 
 test-browser: ## the tests of the page (needs Chromium)
 	KLGSTREAM_REQUIRE_BROWSER=1 $(GO) test -count=1 -v -run 'Browser|Page' ./views/httpapi/... | .ci/ran
+
+check-deploy: ## everything below deploy held to the real binary: compose, Kubernetes, systemd, alerts, dashboards, documents
+	$(GO) -C deploy/checks test ./...
 
 build: ## a static binary in .bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o .bin/klgstream ./cmd/klgstream

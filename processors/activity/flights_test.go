@@ -108,6 +108,11 @@ type window struct {
 // tail reads a topic from its start until enough says so.
 func tail(t *testing.T, brokers []string, topic string, enough func(m *sarama.ConsumerMessage) bool) {
 	t.Helper()
+	tailN(t, brokers, partitions, topic, enough)
+}
+
+func tailN(t *testing.T, brokers []string, n int32, topic string, enough func(m *sarama.ConsumerMessage) bool) {
+	t.Helper()
 	c := sarama.NewConfig()
 	c.Version = sarama.V2_8_0_0
 	consumer, err := sarama.NewConsumer(brokers, c)
@@ -116,7 +121,7 @@ func tail(t *testing.T, brokers []string, topic string, enough func(m *sarama.Co
 	}
 	defer consumer.Close()
 	merged := make(chan *sarama.ConsumerMessage)
-	for p := range int32(partitions) {
+	for p := range n {
 		pc, err := consumer.ConsumePartition(topic, p, sarama.OffsetOldest)
 		if err != nil {
 			t.Fatal(err)
@@ -206,9 +211,14 @@ func TestFlights(t *testing.T) {
 // compare reads results until they are the wanted ones; a result beyond them fails at once.
 func compare(t *testing.T, brokers []string, want map[string][2]int64) {
 	t.Helper()
+	compareN(t, brokers, partitions, want)
+}
+
+func compareN(t *testing.T, brokers []string, n int32, want map[string][2]int64) {
+	t.Helper()
 	got := make(map[string]window)
 	right := 0
-	tail(t, brokers, activity.Output, func(m *sarama.ConsumerMessage) bool {
+	tailN(t, brokers, n, activity.Output, func(m *sarama.ConsumerMessage) bool {
 		var w codecs.Window
 		if err := w.UnmarshalJSON(m.Value); err != nil {
 			t.Fatal(err)

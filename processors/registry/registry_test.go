@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"klgstream.dev/codecs"
@@ -106,5 +107,23 @@ func TestOutput(t *testing.T) {
 	want := `N1 {"registration_number":"N1","aircraft_type":"A320","aircraft_id":7,"revision":1,"created_at":"2026-02-02T02:40:00.001Z","updated_at":"2026-02-02T02:40:00.001Z"}`
 	if len(got) != 2 || got[0] != want || got[1] != want {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestJob(t *testing.T) {
+	t.Parallel()
+	job := New(Config{Input: "in", Late: "late", Dead: "dead"})
+	if job.Group != Group || job.Output != Output || job.Input != "in" || job.Table() != "aircraft-registry-table" || job.Loop() != "aircraft-registry-loop" {
+		t.Errorf("%+v", job)
+	}
+	if other := New(Config{Group: "g", Output: "o"}); other.Group != "g" || other.Output != "o" {
+		t.Errorf("%+v", other)
+	}
+	top := job.New()
+	var s State
+	top.Advance("N1", &s, 1, nil)
+	top.Settle(&s, 1)
+	if !top.Idle(&s) || top.Due(&s) != math.MaxInt64 || top.Time(&Event{Event: codecs.Event{Time: 7}}) != 7 {
+		t.Error("an aircraft has no windows")
 	}
 }

@@ -51,6 +51,10 @@ func defaultNames() Names {
 
 // Run starts everything, replays, says what came of it, and stays up until ctx ends.
 func (c *devCmd) Run(ctx context.Context, a *app) error {
+	if a.isDefault("log-level") { // what a person needs is printed
+		a.global.LogLevel = "warn"
+		a.log = newLogger(a.stderr, a.global)
+	}
 	fmt.Fprintf(a.stdout, "klgstream %s: broker, processor, sink and API in one process\n", version())
 	d := &dev{devCmd: c, app: a, names: defaultNames()}
 	defer d.close()

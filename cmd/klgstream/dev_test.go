@@ -140,7 +140,7 @@ func (p *program) wait() int {
 }
 
 // freePorts are the flags that make dev take any ports.
-var freePorts = []string{"--http-addr=127.0.0.1:0", "--ops-url=http://127.0.0.1:0", "--broker-addr=127.0.0.1:0", "--log-level=warn", "--log-format=text"}
+var freePorts = []string{"--http-addr=127.0.0.1:0", "--ops-url=http://127.0.0.1:0", "--broker-addr=127.0.0.1:0", "--log-format=text"}
 
 // storedWindows are the windows in a store, as registration,start,end,count.
 func storedWindows(t *testing.T, file string) []string {
@@ -260,6 +260,9 @@ func TestDevServes(t *testing.T) {
 	}
 	if code := p.end(); code != exitOK {
 		t.Errorf("exit code %d, want %d: %s", code, exitOK, p.o.errs.String())
+	}
+	if text := p.o.errs.String(); strings.Contains(text, "session begins") {
+		t.Errorf("a person is shown what only operators want: %s", text)
 	}
 }
 

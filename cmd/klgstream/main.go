@@ -56,6 +56,7 @@ func process() environment {
 // app is what every subcommand gets.
 type app struct {
 	environment
+	global   Global
 	log      *slog.Logger
 	settings []setting // of the subcommand, with where each came from
 }
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	if loaded == nil { // --help
 		return exitOK
 	}
-	a := &app{environment: env, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
+	a := &app{environment: env, global: loaded.global, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
 	err = loaded.command.Run(ctx, a)
 	switch {
 	case err == nil:

@@ -8,7 +8,7 @@ func (o *Operator[E, A]) Advance(s *State[A], watermark int64, yield func(*Resul
 	}
 	s.Purged = max(s.Purged, MarkAt(watermark))
 	d := o.desk(s, yield)
-	o.tellWithdrawn(s, d)
+	o.tellWithdrawn(s, d, false)
 	l := leap{onClose: o.onClose, lateness: o.lateness, from: s.fired.Watermark(), to: watermark, purged: s.Purged.Watermark()}
 	if o.single {
 		o.advanceSingle(d, &l)

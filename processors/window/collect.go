@@ -10,7 +10,7 @@ func (o *Operator[E, A]) Collect(s *State[A], watermark int64, yield func(*Resul
 		o.wake(s)
 	}
 	d := o.desk(s, yield)
-	o.tellWithdrawn(s, d)
+	o.tellWithdrawn(s, d, true)
 	n := news{
 		touched: s.touched, onClose: o.onClose, lateness: o.lateness,
 		watermark: watermark, purged: s.Purged.Watermark(), fired: s.fired.Watermark(), settled: s.settled.Watermark(),

@@ -30,10 +30,10 @@ func (o *Operator[E, A]) tellShared(d *desk[A], end int64, sum total[A], final b
 }
 
 // tellWithdrawn yields the withdrawals that were not yielded yet.
-func (o *Operator[E, A]) tellWithdrawn(s *State[A], d *desk[A]) {
+func (o *Operator[E, A]) tellWithdrawn(s *State[A], d *desk[A], collected bool) {
 	for i := range s.Withdrawn {
 		if w := &s.Withdrawn[i]; !w.told {
-			w.told = true
+			w.told, w.collected = true, collected
 			o.fold.Reset(&d.acc)
 			d.result = Result[A]{Span: w.Span, Acc: &d.acc, Count: w.Revision / 2, Revision: w.Revision, Withdrawn: true}
 			d.yield(&d.result)

@@ -202,7 +202,7 @@ func (o *Operator[E, A]) opening(watermark, lateness int64) int64 {
 func (o *Operator[E, A]) Touch(s *State[A]) {
 	s.dirty, s.touched = true, true
 	for i := range s.Withdrawn {
-		s.Withdrawn[i].told = false
+		s.Withdrawn[i].told, s.Withdrawn[i].collected = false, false
 	}
 }
 
@@ -210,7 +210,7 @@ func (o *Operator[E, A]) Touch(s *State[A]) {
 // collected. It drops the slices and withdrawals that no later result needs and reports whether the state is empty.
 //
 // After a restart it is called with the committed watermark, before anything else. Between a Collect and the Settle that acknowledges
-// it there must be no other Collect.
+// it there must be no other Collect; Add, Touch and Advance may go on.
 func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 	if !s.awake {
 		o.wake(s)
@@ -226,7 +226,7 @@ func (o *Operator[E, A]) Settle(s *State[A], watermark int64) (empty bool) {
 	if s.mixed {
 		o.compact(s)
 	}
-	s.Withdrawn = slices.DeleteFunc(s.Withdrawn, func(w Withdrawn) bool { return w.told || o.closing(w.End) <= watermark })
+	s.Withdrawn = slices.DeleteFunc(s.Withdrawn, func(w Withdrawn) bool { return w.collected || o.closing(w.End) <= watermark })
 	o.reschedule(s)
 	return len(s.Slices) == 0 && len(s.Withdrawn) == 0
 }

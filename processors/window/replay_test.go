@@ -28,6 +28,7 @@ type crashed struct {
 	marks  *Watermarks
 	dirty  map[string]*key
 	out    []output
+	flight *passage
 	fires  func(*key, int64)
 }
 
@@ -62,7 +63,7 @@ type output struct {
 }
 
 func (c *crashed) start(bound int64) {
-	c.keys, c.dirty, c.out, c.timers = map[string]*key{}, map[string]*key{}, nil, Timers[*key]{}
+	c.keys, c.dirty, c.out, c.flight, c.timers = map[string]*key{}, map[string]*key{}, nil, nil, Timers[*key]{}
 	c.marks = NewWatermarks(ms(bound))
 	c.marks.Restore(c.committed.watermark, c.committed.sources...)
 	for _, name := range slices.Sorted(maps.Keys(c.table)) {
@@ -113,32 +114,67 @@ func (c *crashed) run() bool {
 		}
 		c.marks.Observe(0, e.TS)
 		c.timers.Advance(c.marks.Current(), c.fires)
-		if c.dies() || rapid.IntRange(0, 4).Draw(c.t, "checkpoint") == 0 && !c.checkpoint(offset+1) {
+		if c.dies() || !c.checkpoint(offset+1) {
 			return false
 		}
 	}
 	c.marks.Rest(0)
 	c.marks.Lift(1 << 40)
 	c.timers.Advance(c.marks.Current(), c.fires)
-	return c.checkpoint(len(c.log))
+	if c.flight != nil && !c.arrive() {
+		return false
+	}
+	c.depart(len(c.log))
+	return c.arrive()
 }
 
-// checkpoint makes everything up to an offset durable; false if it died.
+// checkpoint begins or ends one now and then; false if the engine died.
 func (c *crashed) checkpoint(offset int) bool {
-	watermark := c.marks.Current()
-	names := slices.Sorted(maps.Keys(c.dirty))
-	for _, name := range names {
-		k := c.keys[name]
-		c.op.Collect(&k.state, watermark, c.yield(k))
-		c.timers.Schedule(k, &k.alarm, c.op.Due(&k.state))
+	switch {
+	case rapid.IntRange(0, 2).Draw(c.t, "checkpoint") > 0:
+		return true
+	case c.flight != nil:
+		return c.arrive()
 	}
-	for _, name := range names {
+	c.depart(offset)
+	return true
+}
+
+// passage is a checkpoint on its way, while the engine goes on.
+type passage struct {
+	names   []string
+	records map[string]record
+	out     []output
+	at      position
+}
+
+// depart begins the checkpoint of everything before an offset.
+func (c *crashed) depart(offset int) {
+	f := &passage{records: map[string]record{}, at: position{offset: offset, watermark: c.marks.Current()}}
+	c.marks.Snapshot(func(s Source) { f.at.sources = append(f.at.sources, s) })
+	f.names = slices.Sorted(maps.Keys(c.dirty))
+	for _, name := range f.names {
+		k := c.keys[name]
+		c.op.Collect(&k.state, f.at.watermark, c.yield(k))
+		c.timers.Schedule(k, &k.alarm, c.op.Due(&k.state))
+		f.records[name] = record{reload(c.t, &k.state), k.fence}
+	}
+	clear(c.dirty)
+	f.out, c.out = c.out, nil
+	c.flight = f
+}
+
+// arrive makes the checkpoint on its way durable; false if the engine died.
+func (c *crashed) arrive() bool {
+	f := c.flight
+	c.flight = nil
+	for _, name := range f.names {
 		if c.dies() {
 			return false
 		}
-		c.table[name] = record{reload(c.t, &c.keys[name].state), c.keys[name].fence}
+		c.table[name] = f.records[name]
 	}
-	for _, out := range c.out {
+	for _, out := range f.out {
 		if c.dies() {
 			return false
 		}
@@ -150,14 +186,12 @@ func (c *crashed) checkpoint(offset int) bool {
 	if c.dies() {
 		return false
 	}
-	c.committed = position{offset: offset, watermark: watermark}
-	c.marks.Snapshot(func(s Source) { c.committed.sources = append(c.committed.sources, s) })
-	for _, name := range names {
-		c.op.Settle(&c.keys[name].state, watermark)
-		c.timers.Schedule(c.keys[name], &c.keys[name].alarm, c.op.Due(&c.keys[name].state))
+	c.committed = f.at
+	for _, name := range f.names {
+		k := c.keys[name]
+		c.op.Settle(&k.state, f.at.watermark)
+		c.timers.Schedule(k, &k.alarm, c.op.Due(&k.state))
 	}
-	clear(c.dirty)
-	c.out = nil
 	return true
 }
 

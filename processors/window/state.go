@@ -56,7 +56,8 @@ type Withdrawn struct {
 	// Revision is that of the withdrawal: greater than any published for this start.
 	Revision int64
 
-	told bool // yielded in this life
+	told      bool // yielded in this life
+	collected bool // yielded by Collect: the next Settle acknowledges it
 }
 
 // find is the place of the slice with this span, and whether it is there.

@@ -29,8 +29,14 @@ const partitions = 4
 // broker is a cluster with the job's topics.
 func broker(t *testing.T) []string {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "4194304"}), kfake.SeedTopics(partitions, activity.Input, activity.Output,
-		activity.Late, activity.Dead, activity.Group+"-table", activity.Group+"-loop"))
+	return brokerOf(t, partitions)
+}
+
+// brokerOf is one whose topics have n partitions.
+func brokerOf(t *testing.T, n int32) []string {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "5000000"}),
+		kfake.SeedTopics(n, activity.Input, activity.Output, activity.Late, activity.Dead, activity.Group+"-table", activity.Group+"-loop"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/twmb/franz-go/pkg/kfake"
 
 	"klgstream.dev/codecs"
 	"klgstream.dev/processors/activity"
@@ -21,22 +20,17 @@ func TestLateFlights(t *testing.T) {
 	for name, lateness := range map[string]time.Duration{"late_bound5m_lateness0": 0, "late_bound5m_lateness10m": 10 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, activity.Input, activity.Output,
-				activity.Late, activity.Dead, activity.Group+"-table", activity.Group+"-loop"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(c.Close)
+			brokers := brokerOf(t, 1)
 			var ms []*sarama.ProducerMessage
 			for _, v := range flights(t) {
 				ms = append(ms, &sarama.ProducerMessage{Topic: activity.Input, Value: sarama.ByteEncoder(v)})
 			}
-			if err := producer(t, c.ListenAddrs()).SendMessages(ms); err != nil {
+			if err := producer(t, brokers).SendMessages(ms); err != nil {
 				t.Fatal(err)
 			}
-			run(t, c.ListenAddrs(), engine.Config{Bound: 5 * time.Minute, Idle: engine.IdleHold}, activity.Config{AllowedLateness: lateness})
+			run(t, brokers, engine.Config{Bound: 5 * time.Minute, Idle: engine.IdleHold}, activity.Config{AllowedLateness: lateness})
 			want := lateLines(t, name)
-			tailN(t, c.ListenAddrs(), 1, activity.Late, func(m *sarama.ConsumerMessage) bool {
+			tailN(t, brokers, 1, activity.Late, func(m *sarama.ConsumerMessage) bool {
 				var headers []codecs.Header
 				for _, h := range m.Headers {
 					headers = append(headers, codecs.Header{Key: string(h.Key), Value: h.Value})
@@ -51,7 +45,7 @@ func TestLateFlights(t *testing.T) {
 				delete(want, l.Offset+1)
 				return len(want) == 0
 			})
-			compareN(t, c.ListenAddrs(), 1, expected(t, name+".csv.gz", "tumbling:1h"))
+			compareN(t, brokers, 1, expected(t, name+".csv.gz", "tumbling:1h"))
 		})
 	}
 }

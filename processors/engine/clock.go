@@ -14,7 +14,7 @@ import (
 // The own source is the partition's input. Events of other sources come through the loop, and their watermark with
 // them: a partition that re-keys announces its own behind the events it covers. Until a source has spoken it holds the
 // watermark, so that a replica that starts early does not close windows on those that start late; one that does not
-// re-key says so once, at its first checkpoint, and holds nothing.
+// re-key says so once it is read to its end, and holds nothing.
 type hands struct {
 	own       int32
 	others    bool // there are other sources
@@ -34,7 +34,8 @@ type hands struct {
 	idle bool      // the own source is idle
 }
 
-// announceEvery is the least time between two announcements of a watermark that only moved on.
+// announceEvery is the least time between two announcements of a watermark that only moved on, with up to 15 partitions;
+// with more it grows with their number, because each announcement is told to all.
 const announceEvery = 200 * time.Millisecond
 
 // restore sets the hands to what a position's metadata says (E5).
@@ -153,32 +154,34 @@ func (p *partition[E, S]) readToEnd() bool {
 // speak tells the other partitions of the own watermark, if there is something new to tell.
 func (p *partition[E, S]) speak(now time.Time) {
 	h := &p.hands
-	if !h.others || !p.claimed || !h.hasNews(now) {
+	if !h.others || !p.claimed {
 		return
 	}
-	ann := announcement{p.id, h.ownWatermark(), h.idle || !h.rekeys}
-	header := ann.header()
+	quiet := h.idle || !h.rekeys && (h.told.idle || p.readToEnd())
+	if !h.hasNews(now, quiet, announceEvery*time.Duration(1+p.count/16)) {
+		return
+	}
+	h.told, h.toldAt, h.spoken = announcement{p.id, h.ownWatermark(), quiet}, now, true
+	header := h.told.header()
 	for home := range p.count {
 		if home != p.id {
 			p.spoolFor(home).add(nil, nil, header)
 			p.pending += recordSize(nil, nil, nil)
 		}
 	}
-	h.told, h.toldAt, h.spoken = ann, now, true
 }
 
-// hasNews decides whether to speak: once at the start, then on each change between idle and active, and while
-// re-keying as the watermark moves on. Before it has read of its input a partition cannot know whether it re-keys: what came
-// through the loop is no reason to tell the others not to wait.
-func (h *hands) hasNews(now time.Time) bool {
-	silent := h.idle || !h.rekeys
-	if !h.spoken {
+// hasNews decides whether to speak: once in each generation, then on each change between quiet and not, and while it is not
+// quiet as the watermark moves on. A partition is quiet, and not waited for, when its input is idle, and when it was read to its
+// end without an event for others; before that it cannot know, and what came through the loop tells nothing of it.
+func (h *hands) hasNews(now time.Time, quiet bool, every time.Duration) bool {
+	switch {
+	case h.toldAt.IsZero():
 		return h.read || h.idle
+	case quiet != h.told.idle:
+		return true
 	}
-	if silent {
-		return h.toldAt.IsZero() && h.idle && h.rekeys || !h.toldAt.IsZero() && !h.told.idle
-	}
-	return h.toldAt.IsZero() || h.told.idle || h.ownWatermark() > h.told.watermark && now.Sub(h.toldAt) >= announceEvery
+	return !quiet && h.ownWatermark() > h.told.watermark && now.Sub(h.toldAt) >= every
 }
 
 // overdue reports whether a watermark that moved without records should be committed: once a second.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -374,7 +375,7 @@ func (p *partition[E, S]) forward(home int32, key []byte, src source, m *sarama.
 		return
 	}
 	p.hands.rekeys = true
-	p.spoolFor(home).add(key, m.Value, src.header())
+	p.spoolFor(home).add(key, m.Value, history(m, src.header())...)
 	p.pending += recordSize(key, m.Value, nil)
 	p.outcomes.rekeyed++
 }
@@ -419,9 +420,22 @@ func (p *partition[E, S]) post(to *spool, src source, m *sarama.ConsumerMessage,
 	if t != math.MinInt64 {
 		letter.Registration = string(p.topology.Key(&p.event))
 	}
-	headers := letterHeaders(&letter)
+	headers := history(m, letterHeaders(&letter)...)
 	to.add(m.Key, m.Value, headers...)
 	p.pending += recordSize(m.Key, m.Value, headers)
+}
+
+// HistoryPrefix begins the names of headers that stay with an event wherever the engine passes it on: what was replayed tells so.
+const HistoryPrefix = "klg-replayed"
+
+// history adds what a record carries of its history to the headers of what becomes of it.
+func history(m *sarama.ConsumerMessage, headers ...*sarama.RecordHeader) []*sarama.RecordHeader {
+	for _, h := range m.Headers {
+		if h != nil && strings.HasPrefix(string(h.Key), HistoryPrefix) {
+			headers = append(headers, h)
+		}
+	}
+	return headers
 }
 
 func letterHeaders(l *codecs.Letter) []*sarama.RecordHeader {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -54,11 +53,8 @@ func newLoader(s *Sink, topic string, number int32) *loader {
 	}
 }
 
-// end takes the partition out of what Ready and the metrics tell.
-func (l *loader) end() {
-	l.sink.mend(l.at)
-	l.sink.metrics.lag.DeleteLabelValues(l.at.topic, strconv.Itoa(int(l.at.number)))
-}
+// end takes the partition out of what Ready tells.
+func (l *loader) end() { l.sink.mend(l.at) }
 
 // run loads batches until there are no more records or ctx ends; mark is told the offset behind each durable batch.
 func (l *loader) run(ctx context.Context, messages <-chan *sarama.ConsumerMessage, mark func(next int64)) {

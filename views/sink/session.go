@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"strconv"
 	"sync"
 	"time"
 
@@ -38,11 +37,13 @@ func (h *handler) Cleanup(session sarama.ConsumerGroupSession) error {
 // ConsumeClaim loads one partition until it is taken away.
 func (h *handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	l := newLoader(h.sink, claim.Topic(), claim.Partition())
+	h.sink.lags.arrive(l.at, claim.InitialOffset())
+	defer h.sink.lags.leave(l.at)
 	defer l.end()
 	l.run(session.Context(), claim.Messages(), func(next int64) {
 		session.MarkOffset(claim.Topic(), claim.Partition(), next, "")
-		h.sink.metrics.lag.WithLabelValues(claim.Topic(), strconv.Itoa(int(claim.Partition()))).
-			Set(float64(max(0, claim.HighWaterMarkOffset()-next)))
+		h.sink.lags.arrive(l.at, next)
+		h.sink.lags.set(l.at, claim.HighWaterMarkOffset()-next)
 	})
 	return nil
 }

@@ -123,6 +123,7 @@ type Sink struct {
 	config  Config
 	client  *sarama.Config
 	metrics *metrics
+	lags    *lags
 	log     *slog.Logger
 	letters interface {
 		put(l *codecs.Letter) error
@@ -159,7 +160,7 @@ func New(c Config) (*Sink, error) {
 		return nil, fmt.Errorf("configure sink: %w", err)
 	}
 	return &Sink{
-		config: c, client: client, metrics: m, log: c.Logger, faults: map[partition]string{},
+		config: c, client: client, metrics: m, log: c.Logger, lags: &lags{gauge: m.lag, next: map[partition]int64{}}, faults: map[partition]string{},
 		letters: &letterBox{brokers: c.Brokers, config: producer, topic: c.Topics.Dead},
 	}, nil
 }
@@ -193,20 +194,21 @@ func (s *Sink) Run(ctx context.Context) error {
 			return stopped(ctx, err)
 		}
 	}
-	group, err := s.join(ctx)
+	client, group, err := s.join(ctx)
 	if err != nil {
 		return stopped(ctx, err)
 	}
-	var logging sync.WaitGroup
-	logging.Go(func() {
+	var background sync.WaitGroup
+	background.Go(func() {
 		for err := range group.Errors() {
 			s.metrics.errors.Inc()
 			s.log.Warn("consumer group", "group", s.config.Group, "error", err)
 		}
 	})
+	background.Go(func() { s.lags.measureRegularly(ctx, client) })
 	err = s.consume(ctx, group)
-	err = errors.Join(err, group.Close())
-	logging.Wait()
+	err = errors.Join(err, group.Close(), client.Close())
+	background.Wait()
 	return stopped(ctx, err)
 }
 
@@ -225,13 +227,18 @@ func (s *Sink) migrate(ctx context.Context) error {
 }
 
 // join makes the group membership, waiting for brokers if they are away.
-func (s *Sink) join(ctx context.Context) (group sarama.ConsumerGroup, err error) {
+func (s *Sink) join(ctx context.Context) (client sarama.Client, group sarama.ConsumerGroup, err error) {
 	at := partition{topic: "brokers", number: -1}
 	err = s.insist(ctx, at, "connect to brokers", func(context.Context) (err error) {
-		group, err = sarama.NewConsumerGroup(s.config.Brokers, s.config.Group, s.client)
-		return err
+		if client, err = sarama.NewClient(s.config.Brokers, s.client); err != nil {
+			return err
+		}
+		if group, err = sarama.NewConsumerGroupFromClient(s.config.Group, client); err != nil {
+			return errors.Join(err, client.Close())
+		}
+		return nil
 	})
-	return group, err
+	return client, group, err
 }
 
 // consume takes part in one session after another: a rebalance ends one, and the next begins at once.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -303,20 +304,44 @@ func TestStoreAwayKeepsTheSession(t *testing.T) {
 	}, nil)
 	b.produceFleet(partitions, 1, 1)
 	var sessions counter
-	r := run(t, b, s, func(c *sink.Config) { c.Logger = slog.New(&sessions) })
+	metrics := prometheus.NewRegistry()
+	r := run(t, b, s, func(c *sink.Config) { c.Logger, c.Registerer = slog.New(&sessions), metrics })
 	s.until(t, "other partitions", func() bool { return len(s.rows(t, "aircraft_windows", "event_count")) == partitions-1 })
 	writes := func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.writes }
 	s.until(t, "many attempts", func() bool { return writes() > 40 })
 	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "aircraft-windows/0@0") {
 		t.Errorf("ready: %v", err)
 	}
+	s.until(t, "lag", func() bool { return lag(t, metrics, "0") == 1 })
 	mu.Lock()
 	away = false
 	mu.Unlock()
 	s.until(t, "all partitions", s.holdsFleet(t, partitions, 1, 1))
 	s.until(t, "readiness", func() bool { return r.Ready() == nil })
+	s.until(t, "no lag", func() bool { return lag(t, metrics, "0") == 0 })
 	check(t, "sessions", sessions.count("session begins"), 1)
 	check(t, "stop", r.stop(), nil)
+}
+
+// lag is the lag of a partition of the windows; -1 if it is not told.
+func lag(t *testing.T, from prometheus.Gatherer, partition string) float64 {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if family.GetName() == "klgstream_sink_lag_records" && labels["topic"] == windows && labels["partition"] == partition {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	return -1
 }
 
 // counter is a log handler that counts messages.

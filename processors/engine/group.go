@@ -34,7 +34,7 @@ func (g *group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	for ctx.Err() == nil {
 		err := g.ConsumerGroup.Consume(ctx, topics, handler)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // what ends with the context is no error
 		}
 		if err == nil {
 			err = handler.err

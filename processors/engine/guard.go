@@ -41,7 +41,7 @@ func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, u
 				return err
 			}
 			if pause(ctx, 100*time.Millisecond) != nil {
-				return nil
+				return nil //nolint:nilerr // the session ended, and the watch with it
 			}
 			continue
 		}

@@ -75,6 +75,7 @@ func (ledgerTopology) Idle(s *total) bool                         { return s.tol
 func (ledgerTopology) Append(dst []byte, s *total) []byte {
 	return binary.AppendVarint(binary.AppendVarint(dst, s.cents), s.payments)
 }
+
 func (ledgerTopology) Parse(s *total, data []byte, _ int64) error {
 	var n int
 	s.cents, n = binary.Varint(data)
@@ -330,8 +331,10 @@ func TestRefusals(t *testing.T) {
 		}, "klgstream state export"},
 		"output of other partitions": {func(w *world, _ *engine.Config) { w.recreate("totals", 3) }, "totals has 3 partitions"},
 		"no late topic":              {func(w *world, _ *engine.Config) { w.drop("payments-late") }, "klgstream topics"},
-		"foreign commits": {func(w *world, _ *engine.Config) { w.commit("ledger", "payments", 0, 1, "theirs") },
-			"not written by this version"},
+		"foreign commits": {
+			func(w *world, _ *engine.Config) { w.commit("ledger", "payments", 0, 1, "theirs") },
+			"not written by this version",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

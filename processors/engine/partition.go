@@ -449,8 +449,7 @@ func letterHeaders(l *codecs.Letter) []*sarama.RecordHeader {
 
 // reasonOf is the machine-readable reason of a decoder's error.
 func reasonOf(err error) string {
-	var field *codecs.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*codecs.FieldError](err); ok {
 		return field.Reason
 	}
 	var r interface{ Reason() string }

@@ -298,6 +298,7 @@ type RefusalError struct {
 	Mend  string // the command or setting that mends it
 }
 
+// Error names the contradiction and its mend.
 func (e *RefusalError) Error() string { return e.Fault + "; to mend it: " + e.Mend }
 
 // heartbeat asks the group whether the member still belongs to its generation.

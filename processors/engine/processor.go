@@ -94,15 +94,14 @@ func (p *Processor) Run(ctx context.Context) error {
 		p.metrics.failures.Inc()
 		log.Error("run ended, starting again from the log", "error", err, "pause", wait, "failures", failures)
 		if pause(ctx, wait) != nil {
-			return nil
+			return nil //nolint:nilerr // that the context ended is no error of the processor's
 		}
 	}
 }
 
 // refusal is what a restart would not change; nil if it might.
 func (p *Processor) refusal(err error) *RefusalError {
-	var r *RefusalError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*RefusalError](err); ok {
 		return r
 	}
 	if errors.Is(err, sarama.ErrInvalidSessionTimeout) {
@@ -139,7 +138,11 @@ func (p *Processor) Ready() error {
 // gokaLogger passes goka's log on: its chatter as debug.
 type gokaLogger struct{ log *slog.Logger }
 
-func (g gokaLogger) Print(v ...any)                 { g.log.Debug(fmt.Sprint(v...)) }
-func (g gokaLogger) Println(v ...any)               { g.log.Debug(fmt.Sprintln(v...)) }
-func (g gokaLogger) Printf(format string, v ...any) { g.log.Debug(fmt.Sprintf(format, v...)) }
-func (g gokaLogger) Debugf(string, ...any)          {}
+func (g gokaLogger) Print(v ...any) { g.log.Debug("goka", "says", fmt.Sprint(v...)) }
+
+func (g gokaLogger) Println(v ...any) { g.log.Debug("goka", "says", fmt.Sprintln(v...)) }
+
+func (g gokaLogger) Printf(format string, v ...any) {
+	g.log.Debug("goka", "says", fmt.Sprintf(format, v...))
+}
+func (g gokaLogger) Debugf(string, ...any) {}

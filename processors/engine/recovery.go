@@ -164,7 +164,7 @@ func fetch(client sarama.Client, topic string, partition int32, from int64) ([]f
 	var out []fetched
 	for _, set := range block.RecordsSet {
 		if b := set.RecordBatch; b != nil && b.LastOffset() >= from {
-			out = append(out, fetched{b, !b.Control && !(b.IsTransactional && aborted[b.ProducerID])})
+			out = append(out, fetched{b, !b.Control && (!b.IsTransactional || !aborted[b.ProducerID])})
 		}
 	}
 	return out, nil

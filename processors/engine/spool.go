@@ -91,24 +91,6 @@ func (s *spools) reset() {
 	s.late.reset()
 }
 
-// records counts all of them; bytes their size.
-func (s *spools) size() (records, bytes int) {
-	for _, sp := range append(s.first(nil), s.second(nil)...) {
-		records += len(sp.records)
-		bytes += sp.bytes
-	}
-	return records, bytes
-}
-
-// pending is the size of what folding itself has put in: it bounds memory between cuts.
-func (s *spools) pending() int {
-	n := s.dead.bytes + s.out.bytes + s.late.bytes
-	for _, l := range s.loop {
-		n += l.bytes
-	}
-	return n
-}
-
 // first are the spools to be acknowledged before anything of second is sent.
 func (s *spools) first(dst []*spool) []*spool {
 	dst = appendFilled(dst, &s.table)

@@ -21,6 +21,11 @@ func ReadPartition(ctx context.Context, client sarama.Client, topic string, part
 	if err != nil {
 		return fmt.Errorf("find start of %s/%d: %w", topic, partition, err)
 	}
+	newest, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil {
+		return fmt.Errorf("find end of %s/%d: %w", topic, partition, err)
+	}
+	to = min(to, newest)
 	for from = max(from, oldest); from < to; {
 		batches, err := fetchPatiently(ctx, client, topic, partition, from)
 		if err != nil {

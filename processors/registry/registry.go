@@ -153,10 +153,10 @@ func (t *topology) Due(*State) int64 { return math.MaxInt64 }
 func (t *topology) Idle(*State) bool { return true }
 
 // Append encodes the aircraft (codecs/state.proto, AircraftState).
-func (t *topology) Append(dst []byte, s *State) []byte { return s.Aircraft.Append(dst) }
+func (t *topology) Append(dst []byte, s *State) []byte { return s.Append(dst) }
 
 // Parse decodes it.
 func (t *topology) Parse(s *State, data []byte, _ int64) error {
 	s.changed = false
-	return s.Aircraft.Parse(data)
+	return s.Parse(data)
 }

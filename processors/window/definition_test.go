@@ -136,14 +136,20 @@ func TestValidateTellsAll(t *testing.T) {
 		d    Definition
 		want string
 	}{
-		{Definition{Kind: 9, Size: 2, Offset: 1, Zone: time.Local},
+		{
+			Definition{Kind: 9, Size: 2, Offset: 1, Zone: time.Local},
 			"kind 9 is unknown\noffset 1ns must be whole milliseconds\nsize 2ns must be whole milliseconds\n" +
-				"zone Local must be one of the IANA database, so that its name tells which\nslide 0s must be greater than 0"},
+				"zone Local must be one of the IANA database, so that its name tells which\nslide 0s must be greater than 0",
+		},
 		{Definition{Size: time.Hour, Zone: time.FixedZone("UTC", 3600)}, "zone UTC must be one of the IANA database, so that its name tells which"},
-		{Definition{Kind: Hopping, Size: -time.Hour, Slide: 1500 * time.Microsecond},
-			"size -1h0m0s must be greater than 0\nslide 1.5ms must be whole milliseconds"},
-		{Definition{Kind: Session, Gap: -1, Offset: time.Hour, Zone: time.Local},
-			"gap -1ns must be greater than 0\ngap -1ns must be whole milliseconds\na session takes no offset, but it is 1h0m0s\na session takes no zone, but it is Local"},
+		{
+			Definition{Kind: Hopping, Size: -time.Hour, Slide: 1500 * time.Microsecond},
+			"size -1h0m0s must be greater than 0\nslide 1.5ms must be whole milliseconds",
+		},
+		{
+			Definition{Kind: Session, Gap: -1, Offset: time.Hour, Zone: time.Local},
+			"gap -1ns must be greater than 0\ngap -1ns must be whole milliseconds\na session takes no offset, but it is 1h0m0s\na session takes no zone, but it is Local",
+		},
 	}
 	for _, test := range tests {
 		if err := test.d.Validate(); err == nil || err.Error() != test.want {

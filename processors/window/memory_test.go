@@ -46,7 +46,7 @@ func TestSlotsAreReused(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s State[bag]
-	for ts := int64(0); ts < 1000; ts++ {
+	for ts := range int64(1000) {
 		op.Add(&s, ts-5, ts, &event{int(ts), ts})
 		op.Advance(&s, ts-5, func(r *Result[bag]) {
 			if len(r.Acc.IDs) != 10 || int64(r.Acc.IDs[0]) != r.Start {

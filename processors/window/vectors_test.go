@@ -100,7 +100,7 @@ func TestEdgeOfLateness(t *testing.T) {
 					t.Errorf("%s: due %d, want %d", definition, due, want)
 				}
 				var finals []bool
-				for at := int64(0); at < 30; at++ {
+				for at := range int64(30) {
 					op.Advance(&s, at, func(r *Result[bag]) {
 						if finals = append(finals, r.Final); at != 9 && at != 9+lateness {
 							t.Errorf("%s: yields at %d", definition, at)

@@ -66,12 +66,14 @@ func TestWatermarks(t *testing.T) {
 		}},
 		{"the only source that is not idle joins with what it had", []step{
 			observe(0, 100, 89), observe(1, 200, 89), rest(1, 89, false), rest(0, 189, true),
-			{"restore behind", func(w *Watermarks) { w.Restore(89, Source{0, Joining, 39}, Source{1, Idle, 189}) }, 89, false}, observe(1, 5, 189),
+			{"restore behind", func(w *Watermarks) { w.Restore(89, Source{0, Joining, 39}, Source{1, Idle, 189}) }, 89, false},
+			observe(1, 5, 189),
 		}},
 		{"an owner tells of its source", []step{
 			expect(0, none), announce(0, 10, 10), announce(1, 20, 10), announce(0, 5, 10), announce(0, 30, 20),
 			{"announce(1, 50, idle)", func(w *Watermarks) { w.Announce(1, 50, true) }, 30, false},
-			{"announce(0, 40, idle)", func(w *Watermarks) { w.Announce(0, 40, true) }, 50, true}, announce(0, 45, 50), announce(0, 55, 55),
+			{"announce(0, 40, idle)", func(w *Watermarks) { w.Announce(0, 40, true) }, 50, true},
+			announce(0, 45, 50), announce(0, 55, 55),
 		}},
 		{"the clock lifts only what is idle", []step{
 			lift(5, 5, true), observe(0, 100, 89), lift(1000, 89, false), rest(0, 89, true), lift(50, 89, true), lift(1000, 1000, true),

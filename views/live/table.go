@@ -60,7 +60,7 @@ func (t *Table) Run(ctx context.Context) error {
 	for {
 		err := t.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // that the context ended is no error of the table's
 		}
 		t.config.Logger.Warn("read table again", "table", t.config.Table, "error", err, "pause", t.config.Pause)
 		timer := time.NewTimer(t.config.Pause)
@@ -212,6 +212,8 @@ func (raw) Decode(data []byte) (any, error) { return data, nil }
 // quiet passes goka's log on as debug.
 type quiet struct{ log *slog.Logger }
 
-func (q quiet) Print(v ...any)                 { q.log.Debug(fmt.Sprint(v...)) }
-func (q quiet) Println(v ...any)               { q.log.Debug(fmt.Sprintln(v...)) }
-func (q quiet) Printf(format string, v ...any) { q.log.Debug(fmt.Sprintf(format, v...)) }
+func (q quiet) Print(v ...any)   { q.log.Debug("goka", "says", fmt.Sprint(v...)) }
+func (q quiet) Println(v ...any) { q.log.Debug("goka", "says", fmt.Sprintln(v...)) }
+func (q quiet) Printf(format string, v ...any) {
+	q.log.Debug("goka", "says", fmt.Sprintf(format, v...))
+}

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"klgstream.dev/processors/activity"
 )
 
 // Violation is one thing that is wrong with what came out.
@@ -166,9 +164,9 @@ func letters(records []logRecord, topic, input string, t *Truth) (map[coordinate
 // check compares an outcome with the truth.
 func check(w *Workload, definitions []definition, t *Truth, s *shelf, lateLog, deadLog []logRecord, flushed int64) []Violation {
 	wrong := slices.Clone(s.wrong)
-	late, faults := letters(lateLog, "late", activity.Input, t)
+	late, faults := letters(lateLog, "late", w.input(), t)
 	wrong = append(wrong, faults...)
-	dead, faults := letters(deadLog, "dead", activity.Input, t)
+	dead, faults := letters(deadLog, "dead", w.input(), t)
 	wrong = append(wrong, faults...)
 	wrong = append(wrong, fates(t, late, dead)...)
 	if w.Mode == Tight {

@@ -10,8 +10,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"klgstream.dev/processors/activity"
 )
 
 // Fault is one thing that is broken behind one publishing step.
@@ -196,14 +194,14 @@ var refusals = map[kmsg.Key][]*kerr.Error{
 }
 
 // topicOf are the topics a request of a replica may concern.
-func topicOf(r *rand.Rand, key kmsg.Key) string {
+func topicOf(r *rand.Rand, w *Workload, key kmsg.Key) string {
 	switch key {
 	case kmsg.Produce:
-		return pick(r, activity.Group+"-table", activity.Group+"-table", activity.Output, activity.Output, activity.Group+"-loop", activity.Late, activity.Dead)
+		return pick(r, w.table(), w.table(), w.output(), w.output(), w.loop(), w.late(), w.dead())
 	case kmsg.Fetch:
-		return pick(r, activity.Input, activity.Group+"-loop", activity.Group+"-table")
+		return pick(r, w.input(), w.loop(), w.table())
 	case kmsg.ListOffsets, kmsg.Metadata:
-		return pick(r, activity.Input, activity.Group+"-loop", activity.Group+"-table")
+		return pick(r, w.input(), w.loop(), w.table())
 	}
 	return ""
 }
@@ -268,7 +266,7 @@ func refusal(r *rand.Rand, w *Workload) Fault {
 	}
 	key := pick(r, keys...)
 	return Fault{
-		Kind: Refuse, Slot: -1, Request: key.Name(), Error: pick(r, refusals[key]...).Message, Topic: topicOf(r, key),
+		Kind: Refuse, Slot: -1, Request: key.Name(), Error: pick(r, refusals[key]...).Message, Topic: topicOf(r, w, key),
 		Partition: r.Int32N(w.Partitions), Count: pick(r, 1, 1, 2, 5),
 	}
 }
@@ -277,7 +275,7 @@ func drawMove(r *rand.Rand, w *Workload) Fault {
 	if w.Brokers == 1 {
 		return Fault{Kind: Compact}
 	}
-	topics := []string{activity.Input, activity.Group + "-table", activity.Group + "-loop", activity.Output, activity.Late, activity.Dead}
+	topics := []string{w.input(), w.table(), w.loop(), w.output(), w.late(), w.dead()}
 	switch r.IntN(4) {
 	case 0:
 		return Fault{Kind: ShuffleLeaders}

@@ -8,8 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"klgstream.dev/processors/activity"
 )
 
 // injector breaks things on an embedded broker and among the replicas.
@@ -17,6 +15,7 @@ type injector struct {
 	broker  *embedded
 	crew    crew
 	slots   int
+	group   string
 	pending later
 }
 
@@ -66,7 +65,7 @@ func (i *injector) refuse(f Fault) {
 		}
 	case kmsg.InitProducerID:
 	default:
-		fault.Group = activity.Group
+		fault.Group = i.group
 	}
 	i.broker.fault(fault)
 }
@@ -92,8 +91,7 @@ func (i *injector) strike(f Fault) error {
 	w := i.broker.wire
 	switch f.Kind {
 	case Stop:
-		i.crew.stop(f.Slot)
-		return i.crew.start(f.Slot)
+		i.crew.stop(f.Slot, true)
 	case Kill:
 		i.crew.kill(f.Slot)
 		return i.crew.start(f.Slot)
@@ -105,12 +103,12 @@ func (i *injector) strike(f Fault) error {
 		i.pending.after(f.Hold, func() { w.lift(r) })
 	case Revoke:
 		r := w.add(&rule{client: i.crew.client(f.Slot), keys: []int16{int16(kmsg.Produce)}, side: before, left: -1, hold: time.Hour})
-		i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: activity.Group, Err: errorOf("REBALANCE_IN_PROGRESS")})
+		i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS")})
 		i.pending.after(f.Hold, func() { w.lift(r) })
 	case Join:
 		return i.crew.start(f.Slot)
 	case Leave:
-		i.crew.stop(f.Slot)
+		i.crew.stop(f.Slot, false)
 	case RestartAll:
 		for slot := range i.slots + 1 {
 			i.crew.kill(slot)

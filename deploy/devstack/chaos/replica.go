@@ -31,6 +31,13 @@ const (
 	writeTimeout   = 10 * time.Second
 )
 
+func (w *Workload) session() time.Duration {
+	if w.Session > 0 {
+		return w.Session
+	}
+	return sessionTimeout
+}
+
 // Processor is the processor of a member.
 func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Processor, error) {
 	w := m.Workload
@@ -38,7 +45,10 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 	if w.OnClose {
 		emit = window.OnClose
 	}
-	job, err := activity.New(activity.Config{Windows: w.Windows, AllowedLateness: w.Lateness, Emit: emit})
+	job, err := activity.New(activity.Config{
+		Windows: w.Windows, AllowedLateness: w.Lateness, Emit: emit,
+		Group: w.group(), Input: w.input(), Output: w.output(), Late: w.late(), Dead: w.dead(),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +59,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 		Brokers: m.Brokers, Kafka: kafka, InstanceID: m.Instance,
 		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, FrameRecords: w.Frame, MaxBatch: w.Batch,
 		Bound: w.Bound, IdleTimeout: time.Hour, Idle: engine.IdleHold, MaxFutureSkew: -1, RekeyOff: w.RekeyOff,
-		SessionTimeout: sessionTimeout, WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
+		SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
 		Now: now, Logger: log,
 	}
 	if w.IdleClock {
@@ -61,7 +71,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 // crew is the replicas of a round. A slot holds at most one replica at a time.
 type crew interface {
 	start(slot int) error
-	stop(slot int) // in order; does not wait
+	stop(slot int, again bool) // in order, and starts another when it has ended; does not wait
 	kill(slot int)
 	pause(slot int)
 	resume(slot int)
@@ -82,6 +92,7 @@ type team struct {
 	slots   map[int]*replica
 	started map[int]int
 	ended   []error
+	closed  bool
 	all     sync.WaitGroup
 	linger  *sync.WaitGroup // killed ones: they end when their write times out
 }
@@ -109,6 +120,11 @@ func (t *team) start(slot int) error {
 	if t.slots[slot] != nil {
 		return nil
 	}
+	return t.launch(slot)
+}
+
+// launch starts a replica; the caller holds mu.
+func (t *team) launch(slot int) error {
 	t.started[slot]++
 	r := &replica{client: fmt.Sprintf("%s%d.%d", clientPrefix, slot, t.started[slot])}
 	m := Member{Brokers: t.brokers, ClientID: r.client, Workload: t.workload}
@@ -154,9 +170,23 @@ func (t *team) take(slot int) *replica {
 	return r
 }
 
-func (t *team) stop(slot int) {
-	if r := t.take(slot); r != nil {
-		r.cancel()
+func (t *team) stop(slot int, again bool) {
+	r := t.take(slot)
+	if r == nil {
+		return
+	}
+	r.cancel()
+	if again {
+		t.all.Go(func() {
+			<-r.done
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if !t.closed && t.slots[slot] == nil {
+				if err := t.launch(slot); err != nil {
+					t.ended = append(t.ended, err)
+				}
+			}
+		})
 	}
 }
 
@@ -222,6 +252,7 @@ func (t *team) troubles() []error {
 
 func (t *team) close() {
 	t.mu.Lock()
+	t.closed = true
 	for slot, r := range t.slots {
 		r.gone = true
 		r.cancel()

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"klgstream.dev/processors/activity"
 	"klgstream.dev/processors/engine"
 )
 
@@ -114,7 +113,7 @@ func (b *Bench) newHome(w Workload) (Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.injector = &injector{broker: e, crew: newTeam(e, w, b), slots: w.Replicas}
+	h.injector = &injector{broker: e, crew: newTeam(e, w, b), slots: w.Replicas, group: w.group()}
 	return h, nil
 }
 
@@ -225,17 +224,17 @@ func (p *play) prepare(ctx context.Context) (err error) {
 		p.definitions = append(p.definitions, d)
 	}
 	addrs := p.stage.Addrs()
-	if err := CreateTopics(ctx, addrs, w.Partitions, int16(w.Brokers)); err != nil {
+	if err := CreateTopics(ctx, addrs, w, int16(w.Brokers)); err != nil {
 		return err
 	}
-	if p.publisher, err = newPublisher(addrs); err != nil {
+	if p.publisher, err = newPublisher(addrs, w.input()); err != nil {
 		return err
 	}
 	if p.reader, err = newReader(addrs); err != nil {
 		return err
 	}
 	p.shelf, p.tails = newShelf(), make(map[string]*tail)
-	for _, topic := range []string{activity.Input, activity.Output, activity.Late, activity.Dead} {
+	for _, topic := range []string{w.input(), w.output(), w.late(), w.dead()} {
 		if p.tails[topic], err = newTail(addrs, topic); err != nil {
 			return err
 		}
@@ -275,7 +274,7 @@ func (p *play) breathe(ctx context.Context) {
 	defer cancel()
 	was := int64(-1)
 	_ = await(ctx, 20*time.Millisecond, func() (bool, error) {
-		at, _, err := p.reader.progress(ctx)
+		at, _, err := p.reader.progress(ctx, &p.round.Workload)
 		if err != nil { // the faults strike here too
 			return false, nil
 		}
@@ -290,8 +289,9 @@ func (p *play) breathe(ctx context.Context) {
 func (p *play) readTruth(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
-	t := p.tails[activity.Input]
-	ends, err := p.reader.ends(ctx, activity.Input)
+	w := &p.round.Workload
+	t := p.tails[w.input()]
+	ends, err := p.reader.ends(ctx, w.input())
 	if err == nil {
 		err = t.to(ctx, ends)
 	}
@@ -300,7 +300,7 @@ func (p *play) readTruth(ctx context.Context) error {
 	}
 	sortRecords(t.records)
 	var homeOf func(string) int32
-	if w := p.round.Workload; w.RekeyOff {
+	if w.RekeyOff {
 		homeOf = func(name string) int32 { return engine.PartitionOf([]byte(name), w.Partitions) }
 	}
 	p.truth = newTruth(t.records, p.definitions, homeOf)
@@ -325,7 +325,10 @@ func (p *play) settle(ctx context.Context) ([]Violation, error) {
 	var wrong []Violation
 	var quiet time.Time // since when everything is committed
 	err := await(limited, 50*time.Millisecond, func() (bool, error) {
-		_, all, err := p.reader.progress(limited)
+		if len(p.stage.Troubles()) > 0 { // nobody restarts what has ended by itself
+			return true, nil
+		}
+		_, all, err := p.reader.progress(limited, &p.round.Workload)
 		if err != nil {
 			return false, nil
 		}
@@ -342,7 +345,7 @@ func (p *play) settle(ctx context.Context) ([]Violation, error) {
 		return len(wrong) == 0 || p.bench.Now().Sub(quiet) > grace, nil
 	})
 	if err != nil && ctx.Err() == nil {
-		at, all, e := p.reader.progress(ctx)
+		at, all, e := p.reader.progress(ctx, &p.round.Workload)
 		wrong = append(wrong, Violation{"stuck", fmt.Sprintf("after %v: everything committed %v (at %d, %v)", p.patience(), all, at, e)})
 		return wrong, nil
 	}
@@ -351,8 +354,9 @@ func (p *play) settle(ctx context.Context) ([]Violation, error) {
 
 // look reads what there is now and checks it.
 func (p *play) look(ctx context.Context) ([]Violation, error) {
+	w := &p.round.Workload
 	for topic, t := range p.tails {
-		if topic == activity.Input {
+		if topic == w.input() {
 			continue
 		}
 		ends, err := p.reader.ends(ctx, topic)
@@ -363,11 +367,11 @@ func (p *play) look(ctx context.Context) ([]Violation, error) {
 			return nil, errors.Join(fmt.Errorf("read %s", topic), err)
 		}
 	}
-	out := p.tails[activity.Output].records
+	out := p.tails[w.output()].records
 	for ; p.shelved < len(out); p.shelved++ {
 		p.shelf.put(&out[p.shelved])
 	}
-	late, dead := p.tails[activity.Late].records, p.tails[activity.Dead].records
+	late, dead := p.tails[w.late()].records, p.tails[w.dead()].records
 	p.report.Records, p.report.Late, p.report.Dead = len(out), len(late), len(dead)
-	return check(&p.round.Workload, p.definitions, p.truth, p.shelf, late, dead, p.source.flushed()), nil
+	return check(w, p.definitions, p.truth, p.shelf, late, dead, p.source.flushed()), nil
 }

@@ -16,40 +16,40 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"klgstream.dev/processors/activity"
 )
 
-// topicSettings are those of the job's topics, as `klgstream topics` makes them.
-func topicSettings() map[string]map[string]string {
-	return map[string]map[string]string{
-		activity.Input:            {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
-		activity.Group + "-table": {"cleanup.policy": "compact", "segment.bytes": strconv.Itoa(1 << 20)},
-		activity.Group + "-loop":  {"cleanup.policy": "delete", "retention.ms": "-1"},
-		activity.Output:           {"cleanup.policy": "delete", "retention.ms": "-1"},
-		activity.Late:             {"cleanup.policy": "delete", "retention.ms": "-1"},
-		activity.Dead:             {"cleanup.policy": "delete", "retention.ms": "-1"},
-	}
-}
-
-// CreateTopics makes the job's topics, each with so many partitions and copies.
-func CreateTopics(ctx context.Context, addrs []string, partitions int32, copies int16) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+// CreateTopics makes a round's topics, each with so many copies, as `klgstream topics` makes them.
+func CreateTopics(ctx context.Context, addrs []string, w *Workload, copies int16) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("topics"))
 	if err != nil {
 		return fmt.Errorf("connect to %v: %w", addrs, err)
 	}
 	defer cl.Close()
 	admin := kadm.NewClient(cl)
-	for topic, settings := range topicSettings() {
+	for topic, settings := range w.topicSettings() {
 		config := make(map[string]*string, len(settings))
 		for k, v := range settings {
 			config[k] = &v
 		}
-		if _, err := admin.CreateTopic(ctx, partitions, copies, config, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		if _, err := admin.CreateTopic(ctx, w.Partitions, copies, config, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return fmt.Errorf("create topic %q: %w", topic, err)
 		}
 	}
 	return nil
+}
+
+func (w *Workload) topicSettings() map[string]map[string]string {
+	events := func(more ...string) map[string]string {
+		m := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": strconv.Itoa(8 << 20)}
+		for i := 0; i+1 < len(more); i += 2 {
+			m[more[i]] = more[i+1]
+		}
+		return m
+	}
+	return map[string]map[string]string{
+		w.input(): events("message.timestamp.type", "LogAppendTime"), w.loop(): events(), w.output(): events(), w.late(): events(), w.dead(): events(),
+		w.table(): {"cleanup.policy": "compact", "segment.bytes": strconv.Itoa(1 << 20)},
+	}
 }
 
 // embedded is a kfake cluster behind a wire.
@@ -145,9 +145,9 @@ func (e *embedded) close() { e.cluster.Close() }
 // publisher writes records where they are meant to be and waits until all are acknowledged.
 type publisher struct{ cl *kgo.Client }
 
-func newPublisher(addrs []string) (*publisher, error) {
+func newPublisher(addrs []string, topic string) (*publisher, error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("publisher"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.DefaultProduceTopic(activity.Input), kgo.RecordDeliveryTimeout(time.Minute), kgo.ProducerLinger(0),
+		kgo.DefaultProduceTopic(topic), kgo.RecordDeliveryTimeout(time.Minute), kgo.ProducerLinger(0),
 		kgo.AllowIdempotentProduceCancellation(), kgo.MetadataMinAge(20*time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
 	if err != nil {
 		return nil, fmt.Errorf("connect publisher to %v: %w", addrs, err)
@@ -246,13 +246,13 @@ func (t *tail) reached(ends map[int32]int64) bool {
 }
 
 // progress is how far the group has committed its input and its loop, and whether that is all there is.
-func (r *reader) progress(ctx context.Context) (committed int64, all bool, err error) {
-	offsets, err := r.admin.FetchOffsets(ctx, activity.Group)
+func (r *reader) progress(ctx context.Context, w *Workload) (committed int64, all bool, err error) {
+	offsets, err := r.admin.FetchOffsets(ctx, w.group())
 	if err != nil {
-		return 0, false, fmt.Errorf("fetch offsets of %s: %w", activity.Group, err)
+		return 0, false, fmt.Errorf("fetch offsets of %s: %w", w.group(), err)
 	}
 	all = true
-	for _, topic := range []string{activity.Input, activity.Group + "-loop"} {
+	for _, topic := range []string{w.input(), w.loop()} {
 		ends, err := r.ends(ctx, topic)
 		if err != nil {
 			return 0, false, err

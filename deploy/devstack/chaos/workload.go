@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"klgstream.dev/processors/activity"
 	"klgstream.dev/processors/engine"
 )
 
@@ -51,7 +52,20 @@ type Workload struct {
 	Steps      int  // publishing steps; a fault belongs to one
 	PerStep    int  // events a step
 	DataDir    bool // the embedded broker keeps its log on disk and can be restarted
+	// Suffix is added to the names of topics and group, so that rounds can share a broker. Default none.
+	Suffix string
+	// Session is the members' session timeout. Default 1 s.
+	Session time.Duration
 }
+
+// Names of the round's topics and group.
+func (w *Workload) input() string  { return activity.Input + w.Suffix }
+func (w *Workload) output() string { return activity.Output + w.Suffix }
+func (w *Workload) late() string   { return activity.Late + w.Suffix }
+func (w *Workload) dead() string   { return activity.Dead + w.Suffix }
+func (w *Workload) group() string  { return activity.Group + w.Suffix }
+func (w *Workload) table() string  { return w.group() + "-table" }
+func (w *Workload) loop() string   { return w.group() + "-loop" }
 
 // allWindows are definitions of every kind; short enough that windows close while events come.
 var allWindows = []string{
@@ -67,20 +81,26 @@ func NewWorkload(seed uint64, steps int) Workload {
 		KeyPercent: pick(r, 0, 50, 100), BadPercent: pick(r, 0, 3, 10), OnClose: r.IntN(3) == 0, Steps: steps, PerStep: pick(r, 20, 60, 150),
 		Lateness: time.Duration(pick(r, 0, 0, 30, 90)) * time.Second,
 	}
+	w.Windows, w.IdleClock = allWindows[r.IntN(len(allWindows)):][:1], r.IntN(3) == 0
+	w.reshape()
+	w.Commit = time.Duration(pick(r, 5, 10, 20)) * time.Millisecond
+	w.MaxDirty, w.Frame, w.Batch = pick(r, 0, 0, 3), pick(r, 0, 1, 7), pick(r, 0, 0, 2048)
+	w.RekeyOff = r.IntN(6) == 0
+	w.DataDir = w.Brokers == 1 && r.IntN(3) == 0
+	return w
+}
+
+// reshape sets what follows from the mode.
+func (w *Workload) reshape() {
 	switch w.Mode {
 	case Wide:
 		w.Bound, w.Disorder, w.Windows = 1000*time.Hour, 40*time.Minute, allWindows
 	case Ordered:
 		w.Bound, w.Disorder, w.Windows = 5*time.Minute, 5*time.Minute, allWindows
 	case Tight:
-		w.Bound, w.Disorder, w.Windows = 20*time.Second, 4*time.Minute, allWindows[r.IntN(len(allWindows)):][:1]
-		w.IdleClock = r.IntN(3) == 0
+		w.Bound, w.Disorder = 20*time.Second, 4*time.Minute
 	}
-	w.Commit = time.Duration(pick(r, 5, 10, 20)) * time.Millisecond
-	w.MaxDirty, w.Frame, w.Batch = pick(r, 0, 0, 3), pick(r, 0, 1, 7), pick(r, 0, 0, 2048)
-	w.RekeyOff = r.IntN(6) == 0
-	w.DataDir = w.Brokers == 1 && r.IntN(3) == 0
-	return w
+	w.IdleClock = w.IdleClock && w.Mode == Tight
 }
 
 func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choices))] }

@@ -118,17 +118,14 @@ func nested(b []byte, start int) (int, error) {
 }
 
 // quoted returns where the string that starts at i ends.
-func quoted(b []byte, i int) (int, error) {
-	start := i
-	for i++; i < len(b); i++ {
-		n := bytes.IndexAny(b[i:], "\"\\")
-		if n < 0 {
-			break
-		}
-		if i += n; b[i] == '"' {
+func quoted(b []byte, start int) (int, error) {
+	for i := start + 1; i < len(b); i++ {
+		switch b[i] {
+		case '"':
 			return i + 1, nil
+		case '\\':
+			i++ // what the backslash protects
 		}
-		i++ // what the backslash protects
 	}
 	return len(b), &syntaxError{start, "string is not closed"}
 }

@@ -82,3 +82,16 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkSplit(b *testing.B) {
+	body := []byte("[" + strings.Repeat(camel+",", 499) + camel + "]")
+	var parts [][]byte
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		parts, _, _ = split(parts[:0], body, 500)
+	}
+	if len(parts) != 500 {
+		b.Fatal(len(parts))
+	}
+}

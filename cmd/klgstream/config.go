@@ -27,15 +27,17 @@ A setting is looked for among the flags, then in the environment (the name in pa
 type commands struct {
 	Global `group:"global"`
 
-	Dev       devCmd       `cmd:"" set:"idle=hold" help:"Run everything in this process, fed by a replay of real flights."`
-	Processor processorCmd `cmd:"" help:"Count events in windows. Run as many as the input has partitions, or fewer."`
-	Sink      sinkCmd      `cmd:"" help:"Load window results into the store. Run as many as the output has partitions, or fewer."`
-	API       apiCmd       `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
-	Topics    topicsCmd    `cmd:"" help:"Create the topics that are missing and check those that exist."`
-	Replay    replayCmd    `cmd:"" help:"Publish a file of events."`
-	Bench     benchCmd     `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
-	Config    configCmd    `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
-	Version   versionCmd   `cmd:"" help:"Show the version."`
+	Dev       devCmd              `cmd:"" set:"idle=hold" help:"Run everything in this process, fed by a replay of real flights."`
+	Processor processorCmd        `cmd:"" help:"Count events in windows. Run as many as the input has partitions, or fewer."`
+	Sink      sinkCmd             `cmd:"" help:"Load window results into the store. Run as many as the output has partitions, or fewer."`
+	API       apiCmd              `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
+	Topics    topicsCmd           `cmd:"" help:"Create the topics that are missing and check those that exist."`
+	Replay    replayCmd           `cmd:"" help:"Publish a file of events."`
+	DLQ       lettersCmd[deadBox] `cmd:"" name:"dlq" help:"Look after the events that could not be decoded: list, show, replay, purge."`
+	Late      lettersCmd[lateBox] `cmd:"" name:"late" help:"Look after the events that came too late: list, show, replay, purge."`
+	Bench     benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
+	Config    configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
+	Version   versionCmd          `cmd:"" help:"Show the version."`
 }
 
 var groups = []kong.Group{
@@ -49,6 +51,7 @@ var groups = []kong.Group{
 	{Key: "ops", Title: "Operations:"},
 	{Key: "plan", Title: "How topics are made:"},
 	{Key: "replay", Title: "Replay:"},
+	{Key: "letters", Title: "Which events, and how:"},
 	{Key: "events", Title: "Events:"},
 	{Key: "global", Title: "Every command:"},
 }

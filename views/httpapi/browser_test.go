@@ -69,7 +69,7 @@ func (l lockedLive) Windows(_ context.Context, registration string) ([]codecs.Wi
 
 func newBrowser(t *testing.T, width, height int64, change ...func(*Config)) *browser {
 	t.Helper()
-	path := chromium(t)
+	chromium(t)
 	b := &browser{t: t, hosts: map[string]bool{}}
 	var registry *fakeRegistry
 	changes := append([]func(*Config){withRegistry(&registry), func(c *Config) {
@@ -79,18 +79,24 @@ func newBrowser(t *testing.T, width, height int64, change ...func(*Config)) *bro
 	}}, change...)
 	b.demo = newDemo(newRig(t, changes...), registry)
 	b.serve()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(int(width), int(height)),
+	b.open(width, height)
+	return b
+}
+
+// open starts a Chromium and loads the page.
+func (b *browser) open(width, height int64) {
+	b.t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(b.t)), chromedp.NoSandbox, chromedp.WindowSize(int(width), int(height)),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("lang", "en-GB"))
-	allocator, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(cancel)
+	allocator, cancel := chromedp.NewExecAllocator(b.t.Context(), options...)
+	b.t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(cancel)
+	b.t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
-	t.Cleanup(cancel)
+	b.t.Cleanup(cancel)
 	b.ctx = ctx
 	chromedp.ListenTarget(ctx, b.hear)
 	b.run(network.Enable(), emulation.SetDeviceMetricsOverride(width, height, 1, width < 600), chromedp.Navigate(b.url+"/"))
-	return b
 }
 
 // serve starts the server and the stream.

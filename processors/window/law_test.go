@@ -88,6 +88,7 @@ func runModel(t fataler, d Definition, o Options, stream []arrival, then func() 
 		t.Fatalf("%v", err)
 	}
 	r, m := newRig(t, op, o), newModel(d, o)
+	r.strict = true
 	watermark, settled, repeats := int64(none), int64(none), false
 	for _, e := range stream {
 		want, got := m.add(watermark, e.event), r.add(watermark, e.event)

@@ -70,6 +70,7 @@ type rig struct {
 	watermark int64
 	fired     int64 // of the last Advance that had something to do
 	yields    int
+	strict    bool // all that is yielded arrives
 	finals    map[Span]int
 }
 
@@ -116,6 +117,9 @@ func (r *rig) take(res *Result[bag]) {
 		r.t.Fatalf("W5: same revision, other contents: %+v after %+v", got, old)
 	case ok && (old.Final || old.Withdrawn) && old != got:
 		r.t.Fatalf("W3: %+v after the last word %+v", got, old)
+	}
+	if _, ok := r.store[id]; res.Withdrawn && r.strict && !ok {
+		r.t.Fatalf("%+v is withdrawn, but was never published", got)
 	}
 	if res.Final {
 		r.finals[id]++

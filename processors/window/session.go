@@ -38,12 +38,8 @@ func (o *Operator[E, A]) touching(s *State[A], mark, ts int64) (left, right, n i
 	end := ts + o.gap
 	i := sort.Search(len(s.Slices), func(i int) bool { return s.Slices[i].Start > end })
 	for i--; i >= 0; i-- {
-		sl := &s.Slices[i]
-		if mark >= sl.closes {
-			continue
-		}
-		if sl.End < ts {
-			break
+		if sl := &s.Slices[i]; mark >= sl.closes || sl.End < ts {
+			break // and so are all before it: later starts mean later ends
 		}
 		left, right = i, left
 		n++

@@ -35,6 +35,7 @@ type commands struct {
 	Replay    replayCmd           `cmd:"" help:"Publish a file of events."`
 	DLQ       lettersCmd[deadBox] `cmd:"" name:"dlq" help:"Look after the events that could not be decoded: list, show, replay, purge."`
 	Late      lettersCmd[lateBox] `cmd:"" name:"late" help:"Look after the events that came too late: list, show, replay, purge."`
+	State     stateCmd            `cmd:"" help:"Look at the state of the processor, and move it to another number of partitions: inspect, export, import."`
 	Bench     benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
 	Config    configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
 	Version   versionCmd          `cmd:"" help:"Show the version."`

@@ -45,9 +45,13 @@ func (s store[E, S]) Set(key string, value []byte) error {
 	return nil
 }
 
-// older reports whether a record is behind what is known of its key (E6): no source further, at least one behind.
+// older reports whether a record is behind what is known of its key (E6).
 func (p *partition[E, S]) older(env *codecs.Envelope, e *entry[S]) bool {
-	known := e.fences()
+	return behind(env, e.fences())
+}
+
+// behind reports whether a record is behind what is known of its key (E6): no source further, at least one behind.
+func behind(env *codecs.Envelope, known []codecs.Source) bool {
 	behind := false
 	for _, k := range known {
 		at := int64(-1)

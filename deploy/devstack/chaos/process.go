@@ -34,8 +34,6 @@ type Programs struct {
 	Processor func(m Member) *exec.Cmd
 	// Output takes what the replicas print. Default none.
 	Output io.Writer
-	// Copies is how many copies a topic has. Default 1.
-	Copies int
 }
 
 // Arguments are those of `klgstream processor` for a member.
@@ -202,7 +200,6 @@ type troupe struct {
 type process struct {
 	cmd  *exec.Cmd
 	gone bool // it was told to end, or killed
-	kill bool
 	done chan struct{}
 }
 
@@ -238,11 +235,8 @@ func (t *troupe) wait(slot int, p *process, name string) {
 	close(p.done)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case !p.gone:
+	if !p.gone { // told to end it may say that its last checkpoint failed: the next one goes on from the log
 		t.ended = append(t.ended, fmt.Errorf("replica %s ended by itself: %w", name, err))
-	case !p.kill && err != nil && !t.workload.Static: // a static member that a new one has replaced ends with an error
-		t.ended = append(t.ended, fmt.Errorf("replica %s was told to end and ended with an error: %w", name, err))
 	}
 	if t.slots[slot] == p {
 		delete(t.slots, slot)
@@ -250,13 +244,13 @@ func (t *troupe) wait(slot int, p *process, name string) {
 }
 
 // take removes a slot's process.
-func (t *troupe) take(slot int, kill bool) *process {
+func (t *troupe) take(slot int) *process {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.slots[slot]
 	delete(t.slots, slot)
 	if p != nil {
-		p.gone, p.kill = true, kill
+		p.gone = true
 	}
 	return p
 }
@@ -264,7 +258,7 @@ func (t *troupe) take(slot int, kill bool) *process {
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) } // it may have ended already
 
 func (t *troupe) stop(slot int, again bool) {
-	p := t.take(slot, false)
+	p := t.take(slot)
 	if p == nil {
 		return
 	}
@@ -285,7 +279,7 @@ func (t *troupe) stop(slot int, again bool) {
 }
 
 func (t *troupe) kill(slot int) {
-	if p := t.take(slot, true); p != nil {
+	if p := t.take(slot); p != nil {
 		p.signal(syscall.SIGKILL)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +19,11 @@ const brokerDir = "KLGSTREAM_CHAOS_BROKER_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(brokerDir); dir != "" {
-		if err := ServeBroker(context.Background(), os.Args[1], dir, os.Stdout); err != nil {
+		port, err := strconv.Atoi(os.Args[1])
+		if err == nil {
+			err = ServeBroker(context.Background(), port, dir, os.Stdout)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -46,8 +51,8 @@ func embeddedProcess(t *testing.T) *BrokerProcess {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	b, err := StartBroker(func(addr string) *exec.Cmd {
-		cmd := exec.Command(self, addr) //nolint:noctx // it ends by Kill
+	b, err := StartBroker(func(port int) *exec.Cmd {
+		cmd := exec.Command(self, strconv.Itoa(port)) //nolint:noctx // it ends by Kill
 		cmd.Env = append(os.Environ(), brokerDir+"="+dir)
 		return cmd
 	})

@@ -208,9 +208,9 @@ func (p *play) perform(ctx context.Context) error {
 		}
 	}
 	for _, t := range p.stage.Troubles() {
-		wrong = append(wrong, Violation{"refused", t.Error()})
+		p.report.Violations = append(p.report.Violations, Violation{"refused", t.Error()})
 	}
-	p.report.Violations = wrong
+	p.report.Violations = append(p.report.Violations, wrong...)
 	return nil
 }
 
@@ -223,19 +223,19 @@ func (p *play) prepare(ctx context.Context) (err error) {
 		}
 		p.definitions = append(p.definitions, d)
 	}
-	addrs := p.stage.Addrs()
-	if err := CreateTopics(ctx, addrs, w, int16(w.Brokers)); err != nil {
+	connect := connecting(p.stage.Addrs())
+	if err := createTopics(ctx, connect, w, int16(w.Brokers)); err != nil {
 		return err
 	}
-	if p.publisher, err = newPublisher(addrs, w.input()); err != nil {
+	if p.publisher, err = newPublisher(connect, w.input()); err != nil {
 		return err
 	}
-	if p.reader, err = newReader(addrs); err != nil {
+	if p.reader, err = newReader(connect); err != nil {
 		return err
 	}
 	p.shelf, p.tails = newShelf(), make(map[string]*tail)
 	for _, topic := range []string{w.input(), w.output(), w.late(), w.dead()} {
-		if p.tails[topic], err = newTail(addrs, topic); err != nil {
+		if p.tails[topic], err = newTail(connect, topic); err != nil {
 			return err
 		}
 	}

@@ -18,11 +18,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// CreateTopics makes a round's topics, each with so many copies, as `klgstream topics` makes them.
-func CreateTopics(ctx context.Context, addrs []string, w *Workload, copies int16) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("topics"))
+// createTopics makes a round's topics, each with so many copies, as `klgstream topics` makes them.
+func createTopics(ctx context.Context, connect connector, w *Workload, copies int16) error {
+	cl, err := connect("topics")
 	if err != nil {
-		return fmt.Errorf("connect to %v: %w", addrs, err)
+		return err
 	}
 	defer cl.Close()
 	admin := kadm.NewClient(cl)
@@ -82,19 +82,24 @@ func (e *embedded) healFaults() {
 // newEmbedded starts a cluster of so many brokers, with its log in a directory if one is given.
 func newEmbedded(brokers int, dir string) (*embedded, error) {
 	e := &embedded{wire: &wire{}, dir: dir, ports: make([]int, brokers)}
+	return e, e.launch()
+}
+
+// launch starts the brokers and notes their ports.
+func (e *embedded) launch() error {
 	if err := e.start(); err != nil {
-		return nil, err
+		return err
 	}
 	for i, addr := range e.cluster.ListenAddrs() {
 		_, port, err := net.SplitHostPort(addr)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if e.ports[i], err = strconv.Atoi(port); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return e, nil
+	return nil
 }
 
 func (e *embedded) start() (err error) {
@@ -110,6 +115,10 @@ func (e *embedded) start() (err error) {
 		}),
 	}
 	if e.dir != "" {
+		// Members of the previous life are gone: kfake would wait for their sessions.
+		if err := os.Remove(filepath.Join(e.dir, "session_state.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		opts = append(opts, kfake.DataDir(e.dir))
 	}
 	e.cluster, err = kfake.NewCluster(opts...)
@@ -126,9 +135,6 @@ func (e *embedded) restart() error {
 	e.mu.Unlock()
 	e.cluster.Close()
 	e.wire.cut(func(*conn) bool { return true })
-	if err := os.Remove(filepath.Join(e.dir, "session_state.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
 	return e.start()
 }
 
@@ -142,15 +148,30 @@ func (e *embedded) addrs() []string {
 
 func (e *embedded) close() { e.cluster.Close() }
 
+// connector makes a client of a round's own, which the faults of the network spare.
+type connector func(id string, opts ...kgo.Opt) (*kgo.Client, error)
+
+// connecting makes clients of the brokers.
+func connecting(addrs []string) connector {
+	return func(id string, opts ...kgo.Opt) (*kgo.Client, error) {
+		opts = append(opts, kgo.SeedBrokers(addrs...), kgo.ClientID(id), kgo.MetadataMinAge(20*time.Millisecond),
+			kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+		cl, err := kgo.NewClient(opts...)
+		if err != nil {
+			return nil, fmt.Errorf("connect %s to %v: %w", id, addrs, err)
+		}
+		return cl, nil
+	}
+}
+
 // publisher writes records where they are meant to be and waits until all are acknowledged.
 type publisher struct{ cl *kgo.Client }
 
-func newPublisher(addrs []string, topic string) (*publisher, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("publisher"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.DefaultProduceTopic(topic), kgo.RecordDeliveryTimeout(time.Minute), kgo.ProducerLinger(0),
-		kgo.AllowIdempotentProduceCancellation(), kgo.MetadataMinAge(20*time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+func newPublisher(connect connector, topic string) (*publisher, error) {
+	cl, err := connect("publisher", kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(topic),
+		kgo.RecordDeliveryTimeout(time.Minute), kgo.ProducerLinger(0), kgo.AllowIdempotentProduceCancellation())
 	if err != nil {
-		return nil, fmt.Errorf("connect publisher to %v: %w", addrs, err)
+		return nil, err
 	}
 	return &publisher{cl}, nil
 }
@@ -174,11 +195,10 @@ type reader struct {
 	admin *kadm.Client
 }
 
-func newReader(addrs []string) (*reader, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("reader"), kgo.MetadataMinAge(20*time.Millisecond),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+func newReader(connect connector) (*reader, error) {
+	cl, err := connect("reader")
 	if err != nil {
-		return nil, fmt.Errorf("connect reader to %v: %w", addrs, err)
+		return nil, err
 	}
 	return &reader{cl, kadm.NewClient(cl)}, nil
 }
@@ -206,11 +226,10 @@ type tail struct {
 	records []logRecord
 }
 
-func newTail(addrs []string, topic string) (*tail, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ClientID("reader"), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond), kgo.MetadataMinAge(20*time.Millisecond))
+func newTail(connect connector, topic string) (*tail, error) {
+	cl, err := connect("reader", kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond))
 	if err != nil {
-		return nil, fmt.Errorf("connect reader to %v: %w", addrs, err)
+		return nil, err
 	}
 	return &tail{cl: cl, next: make(map[int32]int64)}, nil
 }

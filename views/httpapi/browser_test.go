@@ -92,7 +92,7 @@ func (b *browser) open(width, height int64) {
 	b.t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator)
 	b.t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 10*time.Minute)
 	b.t.Cleanup(cancel)
 	b.ctx = ctx
 	chromedp.ListenTarget(ctx, b.hear)
@@ -151,7 +151,7 @@ func (b *browser) run(actions ...chromedp.Action) {
 // until waits for a condition in the page.
 func (b *browser) until(condition string) {
 	b.t.Helper()
-	poll := chromedp.Poll(condition, nil, chromedp.WithPollingTimeout(20*time.Second), chromedp.WithPollingInterval(30*time.Millisecond))
+	poll := chromedp.Poll(condition, nil, chromedp.WithPollingTimeout(2*time.Minute), chromedp.WithPollingInterval(30*time.Millisecond))
 	err := chromedp.Run(b.ctx, poll)
 	if err != nil && strings.Contains(err.Error(), "context") { // the page was loaded anew meanwhile
 		err = chromedp.Run(b.ctx, poll)
@@ -192,6 +192,7 @@ func (b *browser) screenshot(name string) {
 		return
 	}
 	var png []byte
+	b.eval(`window.scrollTo(0, 0)`)
 	b.run(chromedp.FullScreenshot(&png, 100))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		b.t.Fatal(err)

@@ -4,7 +4,7 @@ import { $, compact, duration, h, number, rate, s, text, time } from './dom.js';
 
 const figures = [
   { id: 'counted', name: 'Counted', hint: 'events in windows', of: (p) => p.outcomes.counted },
-  { id: 'late', name: 'Late', hint: 'after their windows', of: (p) => p.outcomes.late, tone: 'warn' },
+  { id: 'late', name: 'Late', hint: 'came too late', of: (p) => p.outcomes.late, tone: 'warn' },
   { id: 'dead', name: 'Dead', hint: 'unreadable', of: (p) => p.outcomes.dead, tone: 'bad' },
   { id: 'rekeyed', name: 'Re-keyed', hint: 'moved to their key', of: (p) => p.outcomes.rekeyed },
   { id: 'fenced', name: 'Fenced', hint: 'repeats ignored', of: (p) => p.outcomes.fenced },
@@ -115,7 +115,7 @@ function topicNode(t) {
 function updateTopic(t) {
   const node = document.querySelector(`.node[data-topic="${CSS.escape(t.name)}"]`);
   if (!node) return;
-  text(node.querySelector('.records'), `${compact(t.records)} records`);
+  text(node.querySelector('.records'), `${compact(t.records)} record${t.records === 1 ? '' : 's'}`);
   text(node.querySelector('.rates'), t.in_per_second ? `${rate(t.in_per_second)} / s in` : 'quiet');
   const lag = node.querySelector('.lag');
   if (lag) text(lag, t.lag ? `${compact(t.lag)} behind` : 'all read');

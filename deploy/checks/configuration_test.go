@@ -15,15 +15,30 @@ type aSetting struct {
 	negatable                              bool
 }
 
-// commands are the names of the subcommands, in the order of the help.
+// commandNames are the names of the commands that do something, in the order of the help.
 func commandNames(t *testing.T) (names []string) {
 	t.Helper()
-	help, err := klgstream(t, nil, "--help")
+	for _, name := range listed(t) {
+		if below := listed(t, name); len(below) > 0 {
+			names = append(names, below...)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+var helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+(?: [a-z]+)*)(?:\s{2,}.*| <.*)?$`)
+
+// listed are the commands that a command's help lists.
+func listed(t *testing.T, command ...string) (names []string) {
+	t.Helper()
+	help, err := klgstream(t, nil, append(command, "--help")...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, list, _ := strings.Cut(help, "\nCommands:\n")
-	for _, m := range regexp.MustCompile(`(?m)^  ([a-z][a-z ]*?)(?: <[a-z]+>)?(?: \[.*)?(?:  .*)?$`).FindAllStringSubmatch(list, -1) {
+	for _, m := range helpCommand.FindAllStringSubmatch(list, -1) {
 		names = append(names, m[1])
 	}
 	return names
@@ -42,6 +57,7 @@ func settingsOf(t *testing.T, command string) (all []aSetting) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	help, _, _ = strings.Cut(help, "\nCommands:\n")
 	group := ""
 	for line := range strings.Lines(help) {
 		line = strings.TrimRight(line, "\n")
@@ -92,17 +108,38 @@ func TestConfigurationReference(t *testing.T) {
 		groups[s.group] = append(groups[s.group], s)
 	}
 	text := ""
+	all := len(commandNames(t)) - 1
 	for _, group := range slices.Sorted(maps.Keys(groups)) {
 		text += "\n## " + group + "\n\n| setting | environment | meaning | commands |\n|---|---|---|---|\n"
 		slices.SortFunc(groups[group], func(a, b aSetting) int { return strings.Compare(a.flag+a.meaning, b.flag+b.meaning) })
 		for _, s := range groups[group] {
-			text += s.row(takers[s])
+			who := shorter(t, takers[s])
+			if len(takers[s]) == all {
+				who = "all"
+			}
+			text += s.row(who)
 		}
 	}
 	sameSection(t, deployed("docs", "configuration.md"), "settings", text+"\n")
 }
 
-func (s aSetting) row(commands []string) string {
+// shorter names a group of commands for all that are below it.
+func shorter(t *testing.T, commands []string) string {
+	t.Helper()
+	for _, group := range listed(t) {
+		below := listed(t, group)
+		if len(below) == 0 {
+			continue
+		}
+		at := slices.Index(commands, below[0])
+		if at >= 0 && at+len(below) <= len(commands) && slices.Equal(commands[at:at+len(below)], below) {
+			commands = slices.Replace(slices.Clone(commands), at, at+len(below), group)
+		}
+	}
+	return strings.Join(commands, ", ")
+}
+
+func (s aSetting) row(commands string) string {
 	flag := "--" + s.flag
 	if s.placeholder != "" {
 		flag += "=" + s.placeholder
@@ -111,7 +148,7 @@ func (s aSetting) row(commands []string) string {
 	if s.env != "" {
 		env = "`" + s.env + "`"
 	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", flag, env, strings.ReplaceAll(s.meaning, "|", "\\|"), strings.Join(commands, ", "))
+	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", flag, env, strings.ReplaceAll(s.meaning, "|", "\\|"), commands)
 }
 
 // The help is read as it is meant: no setting without a meaning, and the known ones are found.
@@ -129,7 +166,7 @@ func TestConfigurationIsRead(t *testing.T) {
 	if !found["rekey"].negatable || len(found) < 20 {
 		t.Errorf("%d settings, rekey %+v", len(found), found["rekey"])
 	}
-	if names := commandNames(t); !slices.Contains(names, "processor") || !slices.Contains(names, "config") || slices.Contains(names, "Run") {
+	if names := commandNames(t); !slices.Contains(names, "processor") || !slices.Contains(names, "bench throughput") || slices.Contains(names, "bench") {
 		t.Errorf("commands %q", names)
 	}
 }

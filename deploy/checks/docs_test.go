@@ -149,6 +149,10 @@ func checkOurs(t *testing.T, where string, args []string) {
 	t.Helper()
 	switch {
 	case len(args) == 0, args[0] == "…":
+	case len(args) == 1 && args[0] != "config" && args[0] != "version": // named, perhaps a group of commands
+		if _, err := klgstream(t, nil, args[0], "--help"); err != nil {
+			t.Errorf("%s: klgstream %q: %v", where, args, err)
+		}
 	case args[0] == "config", args[0] == "version", slices.Contains(args, "--help"), slices.Contains(args, "--version"):
 		if _, err := klgstream(t, nil, existing(args)...); err != nil {
 			t.Errorf("%s: klgstream %q: %v", where, args, err)
@@ -194,6 +198,11 @@ func TestDocumentsMetrics(t *testing.T) {
 		for _, name := range metric.FindAllString(read(t, path), -1) {
 			if !names[name] && !names[name+"_count"] {
 				t.Errorf("%s: there is no metric %s", path, name)
+			}
+		}
+		for _, m := range codeSpan.FindAllStringSubmatch(outsideBlocks(read(t, path)), -1) {
+			if strings.Contains(m[1], "klgstream_") && strings.Contains(m[1], "(") {
+				queried(t, path, m[1])
 			}
 		}
 	}

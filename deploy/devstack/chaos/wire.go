@@ -61,6 +61,13 @@ func (w *wire) lift(r *rule) {
 	}
 }
 
+// struck is how often a rule has struck.
+func (w *wire) struck(r *rule) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return r.hits
+}
+
 // heal removes all rules but those that isolate a client for good.
 func (w *wire) heal() {
 	w.mu.Lock()

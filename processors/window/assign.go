@@ -41,7 +41,6 @@ type grid struct {
 }
 
 func newGrid(d Definition) grid {
-	d = d.canonical()
 	g := grid{kind: d.Kind, size: d.Size.Milliseconds(), step: d.Slide.Milliseconds(), offset: d.Offset.Milliseconds(), zone: newZone(d.Zone)}
 	if d.Kind == Tumbling {
 		g.step = g.size

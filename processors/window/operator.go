@@ -118,8 +118,9 @@ func New[E, A any](d Definition, o Options, f Fold[E, A]) (*Operator[E, A], erro
 	if err != nil {
 		return nil, fmt.Errorf("make window operator %q: %w", d, err)
 	}
+	d = d.canonical()
 	op := &Operator[E, A]{
-		definition: d.canonical(), fold: f, grid: newGrid(d), gap: millis(d.Gap), lateness: millis(o.AllowedLateness),
+		definition: d, fold: f, grid: newGrid(d), gap: millis(d.Gap), lateness: millis(o.AllowedLateness),
 		onClose: o.Emit == OnClose, single: d.Kind == Tumbling || d.Kind == Session,
 	}
 	op.desks.New = func() any { return new(desk[A]) }

@@ -173,11 +173,12 @@ func (p *partition[E, S]) speak(now time.Time) {
 
 // hasNews decides whether to speak: once in each generation, then on each change between quiet and not, and while it is not
 // quiet as the watermark moves on. A partition is quiet, and not waited for, when its input is idle, and when it was read to its
-// end without an event for others; before that it cannot know, and what came through the loop tells nothing of it.
+// end without an event for others; before that it cannot know, and what came through the loop tells nothing of it. What an
+// earlier generation knew and had no time to tell is told at once: perhaps nothing comes any more that would make it speak.
 func (h *hands) hasNews(now time.Time, quiet bool, every time.Duration) bool {
 	switch {
 	case h.toldAt.IsZero():
-		return h.read || h.idle
+		return h.read || h.idle || h.spoken
 	case quiet != h.told.idle:
 		return true
 	}

@@ -91,3 +91,25 @@ func TestPartitionThatHasReadNothingIsWaitedFor(t *testing.T) {
 		t.Errorf("told %v behind the first re-keyed event, want 999", a)
 	}
 }
+
+// A generation ends between a partition's last event and the announcement of its watermark. The next one has nothing to
+// read: it must announce all the same, or the others wait for it and close no window.
+func TestWatermarkIsToldAgainInEachGeneration(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		rekeys bool
+	}{{"re-keys", true}, {"has not re-keyed so far", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.count = 2
+			r.begin(position{input: 5, clock: clock{
+				watermark: 3000, rekeys: c.rekeys, spoken: true, sources: []sourceClock{{0, 0, 7000, -1}, {1, 0, 3000, -1}},
+			}})
+			if a := told(r.cut(), 1); len(a) != 1 || a[0].watermark != 7000 || a[0].idle {
+				t.Errorf("told %v, want 7000", a)
+			}
+		})
+	}
+}

@@ -97,6 +97,7 @@ func processes(t *testing.T, b Broker, faults, perRound int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("\n%s", Table(s.Reports))
 	if s.Failed != nil {
 		t.Fatal(s.Describe())
 	}

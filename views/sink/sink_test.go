@@ -288,6 +288,18 @@ func TestCommitsOnlyWhatIsDurable(t *testing.T) {
 	check(t, "committed", b.committed("klgstream-sink", windows), int64(8*2*5))
 }
 
+// TestStopCommits has no commit come by itself: what is durable is committed when the sink lets its partitions go.
+func TestStopCommits(t *testing.T) {
+	t.Parallel()
+	b, s := newBroker(t), newStore(t)
+	b.produceFleet(8, 2, 2)
+	r := run(t, b, s, func(c *sink.Config) { c.CommitInterval = time.Hour })
+	s.until(t, "windows", s.holdsFleet(t, 8, 2, 2))
+	check(t, "committed before the stop", b.committed("klgstream-sink", windows), int64(0))
+	check(t, "stop", r.stop(), nil)
+	check(t, "committed", b.committed("klgstream-sink", windows), int64(8*2*2))
+}
+
 // K2: the group keeps its session while the store is away, and other partitions go on when only one cannot.
 func TestStoreAwayKeepsTheSession(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,297 @@
+package checks
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// process is a real klgstream with the address of its operations listener.
+type process struct {
+	t   *testing.T
+	job string
+	ops string
+	cmd *exec.Cmd
+}
+
+// launch starts a role on a free operations port.
+func launch(t *testing.T, job string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, job: job, ops: freePort(t)}
+	args = append(args, map[string]string{"processor": "--ops-url=http://" + p.ops, "sink": "--sink-ops-addr=" + p.ops, "api": "--api-ops-addr=" + p.ops, "dev": "--ops-url=http://" + p.ops}[args[0]])
+	p.cmd = exec.CommandContext(context.Background(), binary, args...)
+	p.cmd.Env = append(os.Environ(), env...)
+	var log bytes.Buffer
+	p.cmd.Stdout, p.cmd.Stderr = &log, &log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("%s said: %s", job, tail(log.String()))
+		}
+	})
+	return p
+}
+
+func tail(text string) string { return text[max(0, len(text)-2000):] }
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// samples are values by series, as Prometheus would store them.
+type samples map[string]float64
+
+// scrape is what Prometheus sees of a process; one that does not answer is down.
+func (p *process) scrape() samples {
+	s := samples{}
+	up := fmt.Sprintf(`up{instance="%s",job="%s"}`, p.ops, p.job)
+	text, err := (&flow{}).get(p.t.Context(), "http://"+p.ops+"/metrics")
+	if s[up] = 1; err != nil {
+		return samples{up: 0}
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for name, f := range families {
+		if strings.HasPrefix(name, "klgstream_") || strings.HasPrefix(name, "process_resident") || strings.HasPrefix(name, "go_gc_gomemlimit") {
+			p.take(s, name, f)
+		}
+	}
+	return s
+}
+
+// take adds a family; of histograms the rules that are tried here use the count.
+func (p *process) take(s samples, name string, f *dto.MetricFamily) {
+	for _, m := range f.GetMetric() {
+		pairs := []string{fmt.Sprintf("instance=%q", p.ops), fmt.Sprintf("job=%q", p.job)}
+		for _, l := range m.GetLabel() {
+			pairs = append(pairs, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+		}
+		labels := "{" + strings.Join(pairs, ",") + "}"
+		switch f.GetType() {
+		case dto.MetricType_COUNTER:
+			s[name+labels] = m.GetCounter().GetValue()
+		case dto.MetricType_GAUGE:
+			s[name+labels] = m.GetGauge().GetValue()
+		case dto.MetricType_HISTOGRAM:
+			s[name+"_count"+labels] = float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+}
+
+// await scrapes until a series is as wanted.
+func (p *process) await(what string, ok func(float64) bool) samples {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s := p.scrape()
+		for name, value := range s {
+			if hasAll(name, what) && ok(value) {
+				return s
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			p.t.Fatalf("%s: %s never became what it should", p.job, what)
+		}
+	}
+}
+
+// hasAll tells whether a series has the metric and the labels of what, in any order.
+func hasAll(series, what string) bool {
+	name, labels, _ := strings.Cut(strings.TrimSuffix(what, "}"), "{")
+	if !strings.HasPrefix(series, name+"{") {
+		return false
+	}
+	for l := range strings.SplitSeq(labels, ",") {
+		if !strings.Contains(series, l) {
+			return false
+		}
+	}
+	return true
+}
+
+func positive(v float64) bool { return v > 0 }
+func zero(v float64) bool     { return v == 0 }
+
+// episode is what was seen before and after a fault, and which alerts must come of it.
+type episode struct {
+	before, after samples
+	alerts        []string
+}
+
+// unitTest makes promtool's test of it: forty quiet minutes, and then an hour in which the fault lasts. What it has counted up it
+// goes on counting up at the same pace.
+func (e *episode) unitTest(name string) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "  - name: %s\n    interval: 1m\n    input_series:\n", name)
+	for _, series := range sortedKeys(e.after) {
+		after := e.after[series]
+		before, known := e.before[series]
+		values := fmt.Sprintf("_x40 %s", steps(after, 0))
+		if step := 0.0; known {
+			if strings.Contains(series, "_total{") || strings.Contains(series, "_count{") {
+				step = after - before
+			}
+			values = fmt.Sprintf("%s %s", strings.Replace(steps(before, 0), "x60", "x39", 1), steps(after, step))
+		}
+		fmt.Fprintf(&text, "      - {series: '%s', values: '%s'}\n", series, values)
+	}
+	for _, job := range []string{"sink", "api"} { // they are well
+		fmt.Fprintf(&text, "      - {series: 'up{instance=\"other\",job=%q}', values: '1x100'}\n", job)
+	}
+	text.WriteString("    promql_expr_test:\n")
+	for _, alert := range e.alerts {
+		expr := fmt.Sprintf("group by (alertname) (ALERTS{alertname=%q, alertstate=\"firing\"})", alert)
+		fmt.Fprintf(&text, "      - expr: '%s'\n        eval_time: 38m\n        exp_samples: []\n", expr)
+		fmt.Fprintf(&text, "      - expr: '%s'\n        eval_time: 90m\n        exp_samples: [{labels: '{alertname=%q}', value: 1}]\n", expr, alert)
+	}
+	return text.String()
+}
+
+func steps(from, step float64) string { return fmt.Sprintf("%f+%fx60", from, step) }
+
+func sortedKeys(s samples) []string {
+	keys := make([]string, 0, len(s))
+	for k := range s {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Faults of real processes make their alerts fire, through what they show Prometheus. Alerts that no fault makes fire here are
+// tried with made-up series in rules_test.yaml.
+func TestFaultsFireAlerts(t *testing.T) {
+	rulesFile, err := filepath.Abs(deployed("prometheus", "rules.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "rule_files: [" + rulesFile + "]\nevaluation_interval: 1m\ntests:\n"
+	for name, make := range map[string]func(*testing.T) episode{
+		"garbage and late events": garbage, "no broker, no memory": noBroker, "killed": killed, "broker dies": brokerDies,
+	} {
+		e := make(t)
+		text += e.unitTest(name)
+	}
+	file := filepath.Join(t.TempDir(), "faults.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "test", "rules", file)
+}
+
+// dev is a whole flow of one's own, with what it has said of its addresses.
+func dev(t *testing.T, file string) (p *process, api, broker string) {
+	t.Helper()
+	api, broker = freePort(t), freePort(t)
+	p = launch(t, "processor", nil, "dev", "--file="+file, "--http-addr="+api, "--broker-addr="+broker)
+	p.await(`klgstream_ready{part="processor"}`, positive)
+	p.await(`klgstream_ready{part="sink"}`, positive)
+	return p, api, broker
+}
+
+// garbage sends what cannot be read, and what comes too late.
+func garbage(t *testing.T) episode {
+	p, api, broker := dev(t, "")
+	p.await(`klgstream_events_total{group="aircraft-activity",outcome="counted"}`, func(v float64) bool { return v > 2000 })
+	before := p.await(`klgstream_sink_lag_records{topic="aircraft-windows"}`, func(float64) bool { return true })
+	send(t, "{\"event_type\":\"inspected\"}\nnonsense\n", broker)
+	for range 3 {
+		post(t, api, `{"event_type":"x","registration_number":"N1","timestamp":"2012-01-01T00:00:00Z"}`)
+	}
+	p.await(`klgstream_events_total{group="aircraft-activity",outcome="late"}`, positive)
+	after := p.await(`klgstream_events_total{group="aircraft-activity",outcome="dead"}`, positive)
+	return episode{before: before, after: after, alerts: []string{"KlgstreamDeadLetters", "KlgstreamLateRateHigh"}}
+}
+
+// noBroker starts a processor that has neither broker nor memory.
+func noBroker(t *testing.T) episode {
+	p := launch(t, "processor", []string{"GOMEMLIMIT=1MiB"}, "processor", "--brokers="+freePort(t))
+	after := p.await(`klgstream_ready{part="processor"}`, zero)
+	return episode{after: after, alerts: []string{"KlgstreamNotReady", "KlgstreamMemoryHigh"}}
+}
+
+// killed is a processor that was there and is not.
+func killed(t *testing.T) episode {
+	p := launch(t, "processor", nil, "processor", "--brokers="+freePort(t))
+	before := p.await(`klgstream_build_info`, positive)
+	p.kill()
+	return episode{before: before, after: p.scrape(), alerts: []string{"KlgstreamInstanceDown", "KlgstreamRoleDown"}}
+}
+
+// brokerDies takes the broker from under a processor.
+func brokerDies(t *testing.T) episode {
+	flow, _, broker := dev(t, "none")
+	if out, err := klgstream(t, nil, "topics", "--brokers="+broker, "--group=another", "--registry-group=none", "--output-topic=another-windows"); err != nil {
+		t.Fatal(out, err)
+	}
+	p := launch(t, "processor", nil, "processor", "--brokers="+broker, "--group=another", "--registry-group=none",
+		"--output-topic=another-windows", "--session-timeout=1s")
+	before := p.await(`klgstream_ready{part="processor"}`, positive)
+	flow.kill()
+	after := p.await(`klgstream_run_failures_total{group="another"}`, positive)
+	return episode{before: before, after: after, alerts: []string{"KlgstreamRunRestarts", "KlgstreamNotReady"}}
+}
+
+// send publishes lines as they are.
+func send(t *testing.T, lines, broker string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, "replay", "-", "--brokers="+broker)
+	cmd.Stdin = bufio.NewReader(strings.NewReader(lines))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("replay: %v: %s", err, out)
+	}
+}
+
+func post(t *testing.T, api, event string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+api+"/api/v1/streaming/events", strings.NewReader(event))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if body, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusAccepted {
+		t.Fatalf("post: %s: %s", answer.Status, body)
+	}
+}

@@ -36,6 +36,7 @@ type commands struct {
 	DLQ       lettersCmd[deadBox] `cmd:"" name:"dlq" help:"Look after the events that could not be decoded: list, show, replay, purge."`
 	Late      lettersCmd[lateBox] `cmd:"" name:"late" help:"Look after the events that came too late: list, show, replay, purge."`
 	State     stateCmd            `cmd:"" help:"Look at the state of the processor, and move it to another number of partitions: inspect, export, import."`
+	Doctor    doctorCmd           `cmd:"" help:"Look at everything the flow depends on, and say what mends what is wrong."`
 	Bench     benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
 	Config    configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
 	Version   versionCmd          `cmd:"" help:"Show the version."`
@@ -52,6 +53,7 @@ var groups = []kong.Group{
 	{Key: "ops", Title: "Operations:"},
 	{Key: "plan", Title: "How topics are made:"},
 	{Key: "replay", Title: "Replay:"},
+	{Key: "doctor", Title: "Examination:"},
 	{Key: "letters", Title: "Which events, and how:"},
 	{Key: "events", Title: "Events:"},
 	{Key: "global", Title: "Every command:"},

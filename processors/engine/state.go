@@ -41,7 +41,7 @@ type StatePosition struct {
 	Partition int32         `json:"partition"`
 	Input     int64         `json:"input"`     // next offset to read of the input; -1 = nothing committed
 	Loop      int64         `json:"loop"`      // next offset to read of the loop; -1 = nothing committed
-	Table     int64         `json:"table"`     // end of the group table as committed; -1 = nothing committed
+	Table     int64         `json:"table"`     // end of the group table as committed
 	Watermark int64         `json:"watermark"` // ms; math.MinInt64 = none
 	Rekeys    bool          `json:"rekeys"`    // it has sent events to other partitions
 	Sources   []StateSource `json:"sources,omitempty"`
@@ -150,8 +150,8 @@ func numbers(n int32) []int32 {
 	return all
 }
 
-// errNothingCommitted is a group that has not begun.
-var errNothingCommitted = errors.New("nothing is committed")
+// ErrNothingCommitted is the error of reading the positions of a group that has not begun.
+var ErrNothingCommitted = errors.New("nothing is committed")
 
 // Checkpoint reads where the group stands.
 func (l *StateLog) Checkpoint() (Checkpoint, error) {
@@ -164,7 +164,7 @@ func (l *StateLog) Checkpoint() (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	if !any {
-		return Checkpoint{}, fmt.Errorf("read positions of group %s in %s: %w", l.Group, l.Input, errNothingCommitted)
+		return Checkpoint{}, fmt.Errorf("read positions of group %s in %s: %w", l.Group, l.Input, ErrNothingCommitted)
 	}
 	if led.id.partitions != n {
 		return Checkpoint{}, led.id.check(identity{led.id.definition, n}, l.Group)
@@ -181,7 +181,7 @@ func (l *StateLog) Checkpoint() (Checkpoint, error) {
 }
 
 func describe(p int32, at position) StatePosition {
-	s := StatePosition{Partition: p, Input: at.input, Loop: at.loop, Table: at.table, Watermark: at.clock.watermark, Rekeys: at.clock.rekeys}
+	s := StatePosition{Partition: p, Input: at.input, Loop: at.loop, Table: max(at.table, at.clock.table), Watermark: at.clock.watermark, Rekeys: at.clock.rekeys}
 	for _, c := range at.clock.sources {
 		s.Sources = append(s.Sources, StateSource{c.partition, window.Status(c.status), c.watermark, c.fence})
 	}
@@ -365,7 +365,7 @@ func (l *StateLog) Vacant(c Checkpoint) error {
 	if _, any, err := led.identity(n); err != nil || any {
 		return errors.Join(err, l.taken("it has committed positions"))
 	}
-	return l.bounds(c)
+	return l.Bounds(c)
 }
 
 func (l *StateLog) taken(why string) error {
@@ -388,8 +388,8 @@ func (l *StateLog) empty(topic string, n int32) error {
 	return nil
 }
 
-// bounds refuses an input that does not reach to the checkpoint: it is not the one that was counted.
-func (l *StateLog) bounds(c Checkpoint) error {
+// Bounds refuses an input that does not reach to the checkpoint: it is not the one that was counted.
+func (l *StateLog) Bounds(c Checkpoint) error {
 	for _, at := range c.Positions {
 		oldest, err1 := l.Client.GetOffset(l.Input, at.Partition, sarama.OffsetOldest)
 		newest, err2 := l.Client.GetOffset(l.Input, at.Partition, sarama.OffsetNewest)

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench fuzz test-kafka test-postgres test-browser check-deploy build
+.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-deploy build
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -42,6 +42,9 @@ tidy: ## fail if go.mod or go.sum are not tidy
 
 bench: ## benchmarks; BENCH=regexp chooses, compare two outputs with: go tool -modfile=.ci/tools/go.mod benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+bench-peers: ## klgstream, Apache Flink and Kafka Streams side by side on a real Kafka (needs Java and Maven); ARGS="--events=20000000 --rounds=3"
+	deploy/bench/run.sh $(ARGS)
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	.ci/fuzz $(FUZZTIME)

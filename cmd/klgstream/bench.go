@@ -15,6 +15,8 @@ import (
 // benchCmd measures this program on the machine it runs on.
 type benchCmd struct {
 	Throughput benchThroughputCmd `cmd:"" help:"Events per second and what one costs, beside what its parts can do at most. Every window is verified."`
+	Latency    benchLatencyCmd    `cmd:"" help:"How long an event takes to the output topic, to a row of the store, and to a client of the API."`
+	Peers      benchPeersCmd      `cmd:"" help:"The same job in Apache Flink and Kafka Streams, on the same topic of a real Kafka."`
 	Child      benchChildCmd      `cmd:"" hidden:""`
 	Broker     benchBrokerCmd     `cmd:"" hidden:""`
 }

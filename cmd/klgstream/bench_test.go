@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,11 +71,49 @@ func TestBenchRefuses(t *testing.T) {
 		{"throughput --modes=flink", "mode \"flink\" must be one of raw, empty, stock, klgstream"},
 		{"throughput --brokers=nonsense", "--brokers"},
 		{"throughput --emit=never", "--emit"},
+		{"latency --warm-up=1h", "--warm-up"},
+		{"latency --bench-store=mysql://x", "--store-url"},
+		{"peers --peers=spark", "--peers"},
 		{"throughput --zipf=0.2", "zipf exponent 0.2 must be above 1"},
 	} {
 		o := newOutside()
 		if code := run(t.Context(), append([]string{"bench"}, strings.Fields(c.args)...), o.environment); code != exitUsage || !strings.Contains(o.errs.String(), c.want) {
 			t.Errorf("%s: exit code %d, said %q", c.args, code, o.errs.String())
 		}
+	}
+}
+
+// From sending to the output topic, to the store, to a client of the API: every place sees events.
+func TestBenchLatency(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "figures.json")
+	measured(t, "bench", "latency", "--commit-interval=20ms", "--rate=500", "--duration=3s", "--warm-up=500ms", "--keys=20", "--partitions=2", "--json="+file)
+	var figures struct{ Delays []bench.Delays }
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, &figures)
+	}
+	if err != nil || len(figures.Delays) != 3 {
+		t.Fatalf("figures %s, error %v", data, err)
+	}
+	for _, d := range figures.Delays {
+		if d.Events == 0 || d.P50 <= 0 || d.P99 < d.P50 || d.Max < d.P999 {
+			t.Errorf("%+v", d)
+		}
+	}
+	if got := figures.Delays[0].Events; got < 1250 || got >= 1500 { // sending begins a little after the warm-up does
+		t.Errorf("%d events seen in the output topic, want 1250 of 1500 or a few more: all but those of the warm-up", got)
+	}
+}
+
+// The comparison, with this program alone: it does the peers' job and is verified like them.
+func TestBenchPeers(t *testing.T) {
+	b, err := bench.StartBroker(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	out := measured(t, append([]string{"bench", "peers", "--peers=klgstream", "--brokers=" + b.Addrs[0]}, tiny...)...)
+	if !regexp.MustCompile(`(?m)^klgstream +[0-9]+ .* ([0-9]+) of ([0-9]+)$`).MatchString(out) {
+		t.Errorf("printed %s", out)
 	}
 }

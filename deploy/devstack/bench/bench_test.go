@@ -111,12 +111,14 @@ func TestVerifyFindsFaults(t *testing.T) {
 		t.Fatalf("what is right: %+v", v)
 	}
 	for name, spoil := range map[string]func(all map[string]result, some string){
-		"missing":                 func(all map[string]result, some string) { delete(all, some) },
-		"withdrawn":               func(all map[string]result, some string) { r := all[some]; r.withdrawn = true; all[some] = r },
-		"one event lost":          func(all map[string]result, some string) { r := all[some]; r.count--; all[some] = r },
-		"one event twice":         func(all map[string]result, some string) { r := all[some]; r.count++; all[some] = r },
-		"not final":               func(all map[string]result, some string) { r := all[some]; r.settled = false; all[some] = r },
-		"a window without events": func(all map[string]result, _ string) { all["x"] = result{windowOf: windowOf{key: 999_999}, settled: true} },
+		"missing":         func(all map[string]result, some string) { delete(all, some) },
+		"withdrawn":       func(all map[string]result, some string) { r := all[some]; r.withdrawn = true; all[some] = r },
+		"one event lost":  func(all map[string]result, some string) { r := all[some]; r.count--; all[some] = r },
+		"one event twice": func(all map[string]result, some string) { r := all[some]; r.count++; all[some] = r },
+		"not final":       func(all map[string]result, some string) { r := all[some]; r.settled = false; all[some] = r },
+		"a window without events": func(all map[string]result, _ string) {
+			all["x"] = result{windowOf: windowOf{key: 999_999}, settled: true}
+		},
 	} {
 		all := latest()
 		for some := range all {

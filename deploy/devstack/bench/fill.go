@@ -9,8 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// topic settings: nothing is deleted for its age, which event times would make look old.
-var keepAll = map[string]*string{"retention.ms": kadm.StringPtr("-1")}
+// topicSettings are how klgstream wants its topics: nothing is deleted for its age, which event times would make look old.
+var topicSettings = map[string]*string{
+	"retention.ms":           kadm.StringPtr("-1"),
+	"message.timestamp.type": kadm.StringPtr("LogAppendTime"),
+	"max.message.bytes":      kadm.StringPtr("4194816"),
+}
 
 // CreateTopics makes topics of n partitions.
 func CreateTopics(ctx context.Context, brokers []string, n int, topics ...string) error {
@@ -19,7 +23,7 @@ func CreateTopics(ctx context.Context, brokers []string, n int, topics ...string
 		return fmt.Errorf("connect to %v: %w", brokers, err)
 	}
 	defer cl.Close()
-	got, err := kadm.NewClient(cl).CreateTopics(ctx, int32(n), -1, keepAll, topics...)
+	got, err := kadm.NewClient(cl).CreateTopics(ctx, int32(n), -1, topicSettings, topics...)
 	if err == nil {
 		err = got.Error()
 	}
@@ -29,8 +33,8 @@ func CreateTopics(ctx context.Context, brokers []string, n int, topics ...string
 	return nil
 }
 
-// deleteTopics makes room for the next measurement.
-func deleteTopics(ctx context.Context, brokers []string, topics ...string) error {
+// DeleteTopics makes room for the next measurement.
+func DeleteTopics(ctx context.Context, brokers []string, topics ...string) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return fmt.Errorf("connect to %v: %w", brokers, err)

@@ -147,7 +147,7 @@ func (t Throughput) rounds(ctx context.Context, progress io.Writer, r *Result) e
 		}
 	}
 	for name := range inputs {
-		if err := deleteTopics(ctx, t.Brokers, name); err != nil {
+		if err := DeleteTopics(ctx, t.Brokers, name); err != nil {
 			return err
 		}
 	}
@@ -198,7 +198,7 @@ func (t Throughput) one(ctx context.Context, mode string, j job) (Measurement, e
 	if err := m.judge(ctx, j, topics, definitions, parse); err != nil {
 		return m, err
 	}
-	return m, deleteTopics(ctx, j.Brokers, topics...)
+	return m, DeleteTopics(ctx, j.Brokers, topics...)
 }
 
 // judge compares the results of a measurement with the truth.

@@ -34,7 +34,7 @@ type Config struct {
 
 	// CommitInterval is the time between checkpoints. Default 100 ms, least 1 ms.
 	CommitInterval time.Duration
-	// MaxDirty is how many changed keys a partition holds before it waits for its checkpoint. Default 100,000.
+	// MaxDirty is how many changed keys a partition holds before it waits for its checkpoint. Default 25,000.
 	MaxDirty int
 	// MaxPending is how many bytes of letters, results and re-keyed events a partition holds before it waits. Default 32 MiB.
 	MaxPending int
@@ -82,7 +82,7 @@ type Config struct {
 // withDefaults fills what is zero.
 func (c Config) withDefaults() Config {
 	setDefault(&c.CommitInterval, 100*time.Millisecond)
-	setDefault(&c.MaxDirty, 100_000)
+	setDefault(&c.MaxDirty, 25_000)
 	setDefault(&c.MaxPending, 32<<20)
 	setDefault(&c.FrameRecords, 1000)
 	setDefault(&c.MaxBatch, 900_000)

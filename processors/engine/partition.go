@@ -117,7 +117,7 @@ func (p *partition[E, S]) begin(at position) {
 	p.at, p.claimed, p.failed = at, true, nil
 	p.timers = window.Timers[*entry[S]]{}
 	p.hands.restore(p.id, p.count, p.config, at.clock)
-	p.committed = at
+	p.committed, p.moved = at, false
 	for _, e := range p.entries { // kept from an earlier generation
 		e.alarm = window.Alarm{}
 		p.revive(e)
@@ -152,6 +152,13 @@ func (p *partition[E, S]) end() {
 	p.mu.Lock()
 	p.claimed, p.claim = false, nil
 	p.mu.Unlock()
+}
+
+// unwritten reports whether there is anything that a cut would take.
+func (p *partition[E, S]) unwritten() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.moved || len(p.dirty) > 0 || p.pending > 0
 }
 
 // fail wakes whoever waits for a cut (E2).

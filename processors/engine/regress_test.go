@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"slices"
 	"testing"
 )
@@ -111,5 +112,35 @@ func TestWatermarkIsToldAgainInEachGeneration(t *testing.T) {
 				t.Errorf("told %v, want 7000", a)
 			}
 		})
+	}
+}
+
+// A generation ends while its tables are being recovered. What a replica has kept of an earlier time is behind the changelog
+// and must not be written, whatever its timers say: the owner in between has counted on.
+func TestPartitionThatIsNotRecoveredWritesNothing(t *testing.T) {
+	t.Parallel()
+	for _, worked := range []bool{false, true} {
+		rig := newRig(t)
+		rig.begin(fresh())
+		rig.deliver(0, "a 1000")
+		rig.checkpoint()
+		rig.p.begin(position{input: 7, clock: clock{watermark: 9000}})
+		if worked {
+			rig.deliver(7, "a 2000")
+		}
+		r := &run[tick, tally]{
+			owner: &Processor{}, config: &rig.config, partitions: map[int32]*partition[tick, tally]{0: rig.p},
+			cancel: func(err error) { t.Errorf("the run failed: %v", err) },
+		}
+		r.current = &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{})}
+		if err := r.finish(nil); err != nil { // it has no outbox: writing would panic
+			t.Fatal(err)
+		}
+		if kept := r.partitions[0] != nil; kept == worked {
+			t.Errorf("worked on %v, kept %v", worked, kept)
+		}
+		if err := rig.p.process(&frame{}, false); !errors.Is(err, errNotClaimed) {
+			t.Errorf("a partition that has ended takes a frame: %v", err)
+		}
 	}
 }

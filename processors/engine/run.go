@@ -234,6 +234,7 @@ type session[E, S any] struct {
 	member     member
 	partitions []*partition[E, S]
 	lease      time.Time // when the group last confirmed the membership
+	recovered  bool      // the tables are
 	stop       chan struct{}
 	stopped    sync.WaitGroup
 	cuts       []cut[E, S]
@@ -345,6 +346,7 @@ func (r *run[E, S]) claim(c sarama.ConsumerGroupClaim) {
 func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	r.log.Info("partitions recovered", "generation", s.GenerationID())
 	cur := r.current
+	cur.recovered = true
 	cur.stopped.Go(func() { r.checkpoints(s.Context(), cur) })
 	r.guard(s.Context(), cur)
 	r.healthy()
@@ -362,6 +364,10 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 	r.owner.report(errors.New("rebalancing"))
 	close(cur.stop)
 	cur.stopped.Wait()
+	if !cur.recovered {
+		r.forsake(cur)
+		return nil
+	}
 	err := r.failure(cur)
 	if err == nil {
 		// The session's context has ended, and perhaps the run's; what is folded is written all the same.
@@ -376,6 +382,18 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 		r.fail(err)
 	}
 	return err
+}
+
+// forsake ends a generation whose recovery was broken off. Its partitions may be behind their changelog, so nothing of them is
+// written; one that was worked on all the same is recovered from the start next time.
+func (r *run[E, S]) forsake(s *session[E, S]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range s.partitions {
+		if p.end(); p.unwritten() {
+			delete(r.partitions, p.id)
+		}
+	}
 }
 
 // failure is why the session's partitions may not be written any more.

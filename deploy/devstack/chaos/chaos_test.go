@@ -29,6 +29,21 @@ func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(io.Discard, nil))
 }
 
+// dump is where a failed round's topics go, if anywhere.
+func dump(t *testing.T) io.Writer {
+	t.Helper()
+	path := os.Getenv("KLGSTREAM_CHAOS_DUMP")
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
 // TestCampaign is the promise, measured: faults strike, and every window is right.
 func TestCampaign(t *testing.T) {
 	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
@@ -38,7 +53,7 @@ func TestCampaign(t *testing.T) {
 	}
 	faults := int(setting("KLGSTREAM_CHAOS_FAULTS", 20))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_FAULTS=%d", seed, faults)
-	b := &Bench{Log: logger(t), Now: time.Now}
+	b := &Bench{Log: logger(t), Now: time.Now, Dump: dump(t)}
 	t.Cleanup(b.Wait)
 	s, err := Campaign{Seed: seed, Faults: faults, Out: t.Output(), ShrinkRuns: int(setting("KLGSTREAM_CHAOS_SHRINK", 40)), GoOn: setting("KLGSTREAM_CHAOS_GO_ON", 0) == 1}.Run(t.Context(), b)
 	if err != nil {
@@ -78,7 +93,7 @@ func replay(t *testing.T, seed uint64, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Bench{Log: logger(t), Now: time.Now, Patience: 20 * time.Second}
+	b := &Bench{Log: logger(t), Now: time.Now, Patience: 20 * time.Second, Dump: dump(t)}
 	t.Cleanup(b.Wait)
 	r := NewRound(seed, int(setting("KLGSTREAM_CHAOS_FAULTS", 20)))
 	r.Schedule = schedule

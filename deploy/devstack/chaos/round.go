@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -65,6 +66,8 @@ type Bench struct {
 	Log *slog.Logger
 	// Now is the processing time. Required.
 	Now func() time.Time
+	// Dump takes group table and output of rounds that fail. Default none.
+	Dump io.Writer
 	// Patience is how long a round may take from its flush to the truth. Default 60 s.
 	Patience time.Duration
 	// Stage makes the broker and the replicas of a round. Default: both in this process.
@@ -211,6 +214,9 @@ func (p *play) perform(ctx context.Context) error {
 		p.report.Violations = append(p.report.Violations, Violation{"refused", t.Error()})
 	}
 	p.report.Violations = append(p.report.Violations, wrong...)
+	if p.report.Failed() && p.bench.Dump != nil {
+		return p.dump(ctx, p.bench.Dump)
+	}
 	return nil
 }
 

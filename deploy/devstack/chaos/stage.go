@@ -245,7 +245,7 @@ func (t *tail) to(ctx context.Context, ends map[int32]int64) error {
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			t.next[r.Partition] = r.Offset + 1
-			l := logRecord{partition: r.Partition, offset: r.Offset, key: r.Key, value: r.Value}
+			l := logRecord{partition: r.Partition, offset: r.Offset, producer: r.ProducerID, key: r.Key, value: r.Value}
 			for _, h := range r.Headers {
 				l.headers = append(l.headers, logHeader{h.Key, h.Value})
 			}

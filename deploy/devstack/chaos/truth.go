@@ -237,6 +237,7 @@ type Truth struct {
 type logRecord struct {
 	partition  int32
 	offset     int64
+	producer   int64 // its id
 	key, value []byte
 	headers    []logHeader
 }

@@ -19,6 +19,7 @@ import (
 
 	"klgstream.dev/codecs"
 	"klgstream.dev/deploy/devstack"
+	"klgstream.dev/processors/engine"
 	"klgstream.dev/views"
 	"klgstream.dev/views/httpapi"
 )
@@ -80,6 +81,7 @@ type dev struct {
 	parts     []func(ctx context.Context) error
 	closers   []func() error
 	progress  replayProgress
+	tables    *liveTables
 }
 
 // replayProgress is what the page shows.
@@ -193,7 +195,7 @@ func (d *dev) wire(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := newSink(d.app, d.kafka, d.names, d.store, o.registry)
+	s, err := newSink(d.app, d.kafka, d.names, d.store, o.registry, false)
 	if err != nil {
 		return err
 	}
@@ -209,6 +211,7 @@ func (d *dev) wire(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	d.tables = tables
 	api, err := newAPI(d.app, d.HTTP, &d.Meaning, d.store, d.publisher, d.flow, tables, o.registry)
 	if err != nil {
 		return err
@@ -225,7 +228,10 @@ func (d *dev) wire(ctx context.Context) (err error) {
 	if d.ops, err = d.listen(ctx, "ops-url", d.addr()); err != nil {
 		return errors.Join(err, d.web.Close())
 	}
+	flink := &flinkView{app: d.app, processors: []*engine.Processor{p}, counters: o.registry}
+	o.flink = httpapi.FlinkHandler(flink)
 	if r != nil {
+		flink.processors = append(flink.processors, r)
 		o.watch("registry", r)
 		d.parts = append(d.parts, r.Run)
 	}
@@ -376,7 +382,10 @@ func (d *dev) totals(ctx context.Context) (t totals, err error) {
 			return t, err
 		}
 	}
-	return t, nil
+	if len(d.Window) > 1 { // an event may be late for the windows that aircraft_stats adds up, and counted in others
+		t.counted, err = d.tables.counted(ctx, t.published-t.late-t.dead)
+	}
+	return t, err
 }
 
 func integer(v any) int64 {

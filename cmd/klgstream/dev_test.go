@@ -219,7 +219,17 @@ func TestDevCountsEveryFlight(t *testing.T) {
 // With a bound that is too small events are late, but none is unaccounted for. Keyed, because then every partition's
 // watermark soon follows its own events only, and not at full speed, so that it does before all are read.
 func TestDevAccountsForLateAndDead(t *testing.T) {
-	p := launch(t, append([]string{"dev", "--bound=5m", "--key=registration", "--rate=5000"}, freePorts...)...)
+	accountsFor(t)
+}
+
+// An event that is late for one definition's windows and counted in another's is counted.
+func TestDevAccountsForSeveralWindows(t *testing.T) {
+	accountsFor(t, "--window=tumbling:1h", "--window=session:3h")
+}
+
+func accountsFor(t *testing.T, more ...string) {
+	t.Helper()
+	p := launch(t, append(append([]string{"dev", "--bound=5m", "--key=registration", "--rate=5000"}, more...), freePorts...)...)
 	var published, counted, late, dead int
 	if _, err := fmt.Sscanf(p.await("^published .*")[0], "published %d = counted %d + late %d + dead %d,", &published, &counted, &late, &dead); err != nil {
 		t.Fatal(err)

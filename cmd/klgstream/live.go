@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/processors/activity"
 	"klgstream.dev/processors/engine"
 	"klgstream.dev/views/httpapi"
@@ -58,3 +61,54 @@ func (t *liveTables) parts() []func(ctx context.Context) error {
 	}
 	return parts
 }
+
+// counted adds up the events of all aircraft, as their summaries in the group table tell; it waits a while for the table to
+// show as many as there should be.
+func (t *liveTables) counted(ctx context.Context, expected int64) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	tick := time.NewTicker(throughPoll)
+	defer tick.Stop()
+	for {
+		var all summaries
+		t.windows.Ascend("", all.add)
+		if all.err != nil || all.total == expected {
+			return all.total, all.err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return all.total, nil
+		}
+	}
+}
+
+// summaries adds up the summaries of states.
+type summaries struct {
+	total int64
+	err   error
+}
+
+func (s *summaries) add(key string, record []byte) bool {
+	var env codecs.Envelope
+	err := env.Parse(record)
+	if err == nil {
+		err = codecs.ParseState(env.State, nil, s)
+	}
+	if err != nil {
+		s.err = fmt.Errorf("read the state of %q: %w", key, err)
+	}
+	return err == nil
+}
+
+// Summary implements codecs.StateVisitor.
+func (s *summaries) Summary(total int64) *codecs.Aggregate { s.total += total; return nil }
+
+// Definition implements codecs.StateVisitor.
+func (*summaries) Definition([]byte) bool { return false }
+
+// Slice implements codecs.StateVisitor.
+func (*summaries) Slice(codecs.Slice) *codecs.Aggregate { return nil }
+
+// Withdrawn implements codecs.StateVisitor.
+func (*summaries) Withdrawn(codecs.Withdrawn) {}

@@ -24,6 +24,7 @@ type ops struct {
 	registry *prometheus.Registry
 	log      *slog.Logger
 	checks   []opsCheck
+	flink    http.Handler // what watched a Flink cluster; nil in roles without processors
 }
 
 type opsCheck struct {
@@ -59,6 +60,9 @@ func (o *ops) watch(name string, part readiness) {
 func (o *ops) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{Registry: o.registry, EnableOpenMetrics: true}))
+	if o.flink != nil {
+		mux.Handle("GET /", o.flink)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", o.ready)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -13,6 +13,7 @@ import (
 	"klgstream.dev/processors/engine"
 	"klgstream.dev/processors/registry"
 	"klgstream.dev/processors/window"
+	"klgstream.dev/views/httpapi"
 )
 
 // processorCmd counts events.
@@ -40,12 +41,14 @@ func (c *processorCmd) Run(ctx context.Context, a *app) error {
 		return errors.Join(err, l.Close())
 	}
 	o.watch("processor", p)
-	parts := []func(ctx context.Context) error{p.Run}
+	parts, flink := []func(ctx context.Context) error{p.Run}, &flinkView{app: a, processors: []*engine.Processor{p}, counters: o.registry}
+	o.flink = httpapi.FlinkHandler(flink)
 	if r, err := newRegistry(a, c.Kafka, c.Names, c.Meaning, c.Engine, o.registry); err != nil {
 		return errors.Join(err, l.Close())
 	} else if r != nil {
 		o.watch("registry", r)
 		parts = append(parts, r.Run)
+		flink.processors = append(flink.processors, r)
 	}
 	a.log.Info("processor", "brokers", c.Brokers, "group", c.Group, "windows", c.Window, "operations", "http://"+l.Addr().String())
 	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {

@@ -18,6 +18,8 @@ type sinkCmd struct {
 	Names   `group:"names"`
 	Store   `group:"store"`
 	SinkOps `group:"ops"`
+
+	FromBeginning bool `help:"Forget what was loaded and load all that the topics hold once more, to rebuild a store." group:"store"`
 }
 
 func (c *sinkCmd) check() error { return checkAll(&c.Kafka, &c.Names, &c.Store, &c.SinkOps) }
@@ -34,7 +36,7 @@ func (c *sinkCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	o := newOps(a.log)
-	s, err := newSink(a, c.Kafka, c.Names, store, o.registry)
+	s, err := newSink(a, c.Kafka, c.Names, store, o.registry, c.FromBeginning)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -48,18 +50,18 @@ func (c *sinkCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-func newSink(a *app, k Kafka, n Names, store views.Store, reg prometheus.Registerer) (*sink.Sink, error) {
+func newSink(a *app, k Kafka, n Names, store views.Store, reg prometheus.Registerer, fromBeginning bool) (*sink.Sink, error) {
 	return sink.New(sink.Config{
 		Brokers: k.Brokers, Sarama: clientConfig(k), Group: n.SinkGroup, Store: store,
-		Topics: sink.Topics{Windows: n.Output, Late: n.Late, Dead: n.Dead},
-		Now:    a.now, Logger: a.log, Registerer: reg,
+		Topics:        sink.Topics{Windows: n.Output, Late: n.Late, Dead: n.Dead},
+		FromBeginning: fromBeginning, Now: a.now, Logger: a.log, Registerer: reg,
 	})
 }
 
 // open opens the store.
 func (s *Store) open(ctx context.Context) (views.Store, error) {
 	if file := s.file(); file != "" {
-		return sqlite.Open(ctx, sqlite.Config{Path: file})
+		return sqlite.Open(ctx, sqlite.Config{Path: file, Views: s.views()})
 	}
-	return risingwave.Open(ctx, risingwave.Config{URL: s.StoreURL})
+	return risingwave.Open(ctx, risingwave.Config{URL: s.StoreURL, Views: s.views()})
 }

@@ -20,8 +20,27 @@ type Processor struct {
 	start   func(ctx context.Context, healthy func()) error
 	metrics *metrics
 
-	mu      sync.Mutex
-	problem error // nil while the partitions are folded
+	mu       sync.Mutex
+	problem  error // nil while the partitions are folded
+	started  time.Time
+	changed  time.Time
+	restarts int
+}
+
+// Status is what a processor says of itself.
+type Status struct {
+	Group    string
+	Problem  error     // nil while the assigned partitions are folded
+	Started  time.Time // when Run was called; zero before
+	Changed  time.Time // when Problem last came or went
+	Restarts int       // runs that failed and were started again
+}
+
+// Status is the processor's state now.
+func (p *Processor) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Status{p.job.group, p.problem, p.started, p.changed, p.restarts}
 }
 
 // names is what the supervisor says of a job.
@@ -67,6 +86,10 @@ func (j *Job[E, S]) validate() error {
 // refused is not: it returns the [RefusalError].
 func (p *Processor) Run(ctx context.Context) error {
 	log := p.config.Logger.With("group", p.job.group)
+	p.mu.Lock()
+	p.started = p.config.Now()
+	p.changed = p.started
+	p.mu.Unlock()
 	for failures := 0; ; {
 		began := p.config.Now()
 		err := p.start(ctx, func() { p.report(nil) })
@@ -92,6 +115,9 @@ func (p *Processor) Run(ctx context.Context) error {
 		failures++
 		p.report(fmt.Errorf("restarting: %w", err))
 		p.metrics.failures.Inc()
+		p.mu.Lock()
+		p.restarts = failures
+		p.mu.Unlock()
 		log.Error("run ended, starting again from the log", "error", err, "pause", wait, "failures", failures)
 		if pause(ctx, wait) != nil {
 			return nil //nolint:nilerr // that the context ended is no error of the processor's
@@ -124,8 +150,11 @@ func (p *Processor) backoff(failures int) time.Duration {
 
 func (p *Processor) report(problem error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if (p.problem == nil) != (problem == nil) {
+		p.changed = p.config.Now()
+	}
 	p.problem = problem
-	p.mu.Unlock()
 }
 
 // Ready is nil while the group's assigned partitions are recovered and folded; else it says what is missing.

@@ -14,11 +14,13 @@ import (
 
 // benchCmd measures this program on the machine it runs on.
 type benchCmd struct {
-	Throughput benchThroughputCmd `cmd:"" help:"Events per second and what one costs, beside what its parts can do at most. Every window is verified."`
-	Latency    benchLatencyCmd    `cmd:"" help:"How long an event takes to the output topic, to a row of the store, and to a client of the API."`
-	Peers      benchPeersCmd      `cmd:"" help:"The same job in Apache Flink and Kafka Streams, on the same topic of a real Kafka."`
-	Child      benchChildCmd      `cmd:"" hidden:""`
-	Broker     benchBrokerCmd     `cmd:"" hidden:""`
+	Throughput  benchThroughputCmd `cmd:"" help:"Events per second and what one costs, beside what its parts can do at most. Every window is verified."`
+	Latency     benchLatencyCmd    `cmd:"" help:"How long an event takes to the output topic, to a row of the store, and to a client of the API."`
+	Peers       benchPeersCmd      `cmd:"" help:"The same job in Apache Flink and Kafka Streams, on the same topic of a real Kafka."`
+	Chaos       benchChaosCmd      `cmd:"" help:"Break brokers, network and replicas while events are counted, and compare every window with the input log."`
+	Child       benchChildCmd      `cmd:"" hidden:""`
+	Broker      benchBrokerCmd     `cmd:"" hidden:""`
+	ChaosBroker chaosBrokerCmd     `cmd:"" hidden:""`
 }
 
 // benchChildCmd is one measurement in a process of its own.

@@ -294,8 +294,8 @@ func unreachable(b *sarama.Broker, err error) error { return &unreachableError{b
 // has forgotten or that lost its sequence must start anew from the log (E2).
 func repeatable(err error) bool {
 	var kerr sarama.KError
-	if !errors.As(err, &kerr) {
-		return true // no answer: broken connection, no leader known, time-out
+	if !errors.As(err, &kerr) || moved(err) {
+		return true // no answer: broken connection, no leader known, time-out; or the group's coordinator moves
 	}
 	switch kerr {
 	case sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrUnknownTopicOrPartition,

@@ -314,6 +314,9 @@ func (l *ledger) heartbeat(m member) error {
 		_ = coordinator.Close()
 		return &unreachableError{coordinator.Addr(), err}
 	}
+	if moved(resp.Err) {
+		_ = l.client.RefreshCoordinator(l.group) // the next try finds out whether it helped
+	}
 	if resp.Err != sarama.ErrNoError {
 		return resp.Err
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/IBM/sarama"
 )
 
 // A run crashes after its states are written and before its late events are. In the next run a key's record is delivered
@@ -141,6 +143,19 @@ func TestPartitionThatIsNotRecoveredWritesNothing(t *testing.T) {
 		}
 		if err := rig.p.process(&frame{}, false); !errors.Is(err, errNotClaimed) {
 			t.Errorf("a partition that has ended takes a frame: %v", err)
+		}
+	}
+}
+
+// A coordinator that moves, as in every restart of its broker, is asked again; a member that is known no more is not.
+func TestMembershipIsAskedAgainWhileTheCoordinatorMoves(t *testing.T) {
+	t.Parallel()
+	for err, again := range map[sarama.KError]bool{
+		sarama.ErrNotCoordinatorForConsumer: true, sarama.ErrConsumerCoordinatorNotAvailable: true, sarama.ErrOffsetsLoadInProgress: true,
+		sarama.ErrUnknownMemberId: false, sarama.ErrIllegalGeneration: false, sarama.ErrFencedInstancedId: false,
+	} {
+		if got := repeatable(&membershipError{err}); got != again {
+			t.Errorf("%v: asked again %v, want %v", err, got, again)
 		}
 	}
 }

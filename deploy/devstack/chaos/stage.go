@@ -35,7 +35,21 @@ func createTopics(ctx context.Context, connect connector, w *Workload, copies in
 			return fmt.Errorf("create topic %q: %w", topic, err)
 		}
 	}
-	return nil
+	return await(ctx, 20*time.Millisecond, func() (bool, error) { return w.created(ctx, admin) })
+}
+
+// created reports whether the brokers tell of all topics.
+func (w *Workload) created(ctx context.Context, admin *kadm.Client) (bool, error) {
+	found, err := admin.ListTopics(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list topics: %w", err)
+	}
+	for topic := range w.topicSettings() {
+		if d, ok := found[topic]; !ok || d.Err != nil || len(d.Partitions) != int(w.Partitions) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (w *Workload) topicSettings() map[string]map[string]string {

@@ -60,7 +60,7 @@ test-browser: ## the tests of the page (needs Chromium)
 	KLGSTREAM_REQUIRE_BROWSER=1 $(GO) test -count=1 -v -run 'Browser|Page' ./views/httpapi/... | .ci/ran
 
 check-deploy: ## everything below deploy held to the real binary: compose, Kubernetes, systemd, alerts, dashboards, documents
-	$(GO) -C deploy/checks test ./...
+	$(GO) -C deploy/checks test -timeout 30m ./...
 
 chaos: ## break everything FAULTS (150) times, and compare every window with the input log; CHAOS=regexp chooses
 	KLGSTREAM_CHAOS_FAULTS=$(FAULTS) $(GO) test -count=1 -timeout 60m -v -run '$(CHAOS)' ./deploy/devstack/chaos | .ci/ran

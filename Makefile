@@ -39,7 +39,7 @@ race: ## all tests with the race detector (needs a C compiler)
 
 tidy: ## fail if go.mod or go.sum are not tidy
 	$(GO) mod tidy -diff
-	$(GO) mod tidy -diff -modfile=.ci/tools/go.mod
+	$(GO) -C .ci/tools mod tidy -diff
 
 bench: ## benchmarks; BENCH=regexp chooses, compare two outputs with: go tool -modfile=.ci/tools/go.mod benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

@@ -131,7 +131,7 @@ func TestPartitionThatIsNotRecoveredWritesNothing(t *testing.T) {
 			rig.deliver(7, "a 2000")
 		}
 		r := &run[tick, tally]{
-			owner: &Processor{}, config: &rig.config, partitions: map[int32]*partition[tick, tally]{0: rig.p},
+			owner: &Processor{config: rig.config}, config: &rig.config, partitions: map[int32]*partition[tick, tally]{0: rig.p},
 			cancel: func(err error) { t.Errorf("the run failed: %v", err) },
 		}
 		r.current = &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{})}

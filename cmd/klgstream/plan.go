@@ -88,6 +88,7 @@ func plan(n Names, p TopicPlan) []topic {
 			t.config["cleanup.policy"] = "delete"
 		}
 		if slices.Contains(compacted, t.name) {
+			t.config["min.compaction.lag.ms"] = "600000"       // a stale record of a paused predecessor must not displace the newer one before it is written over
 			t.config["segment.bytes"] = strconv.Itoa(64 << 20) // only closed segments are compacted: recovery reads less
 		}
 	}

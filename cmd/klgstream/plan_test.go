@@ -31,7 +31,7 @@ func asPlanned(plan []topic) map[string]found {
 func TestPlan(t *testing.T) {
 	want := map[string]string{
 		"aircraft-events":         "4 partitions 3 replicas cleanup.policy=delete max.message.bytes=4194816 message.timestamp.type=LogAppendTime min.insync.replicas=2 retention.ms=604800000",
-		"aircraft-activity-table": "4 partitions 3 replicas cleanup.policy=compact min.insync.replicas=2 segment.bytes=67108864",
+		"aircraft-activity-table": "4 partitions 3 replicas cleanup.policy=compact min.compaction.lag.ms=600000 min.insync.replicas=2 segment.bytes=67108864",
 		"aircraft-activity-loop":  "4 partitions 3 replicas cleanup.policy=delete max.message.bytes=4194816 min.insync.replicas=2 retention.ms=604800000",
 		"aircraft-windows":        "4 partitions 3 replicas cleanup.policy=delete min.insync.replicas=2 retention.ms=2592000000",
 		"aircraft-events-late":    "4 partitions 3 replicas cleanup.policy=delete max.message.bytes=4194816 min.insync.replicas=2 retention.ms=2592000000",

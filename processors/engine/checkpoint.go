@@ -22,6 +22,9 @@ type cut[E, S any] struct {
 	did     outcomes
 }
 
+// longestPause bounds the time between two checkpoints when each takes longer than the commit interval.
+const longestPause = time.Second
+
 // checkpoints writes the session's partitions every commit interval until it is stopped or one fails.
 func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
 	ticker := time.NewTicker(r.config.CommitInterval)
@@ -35,9 +38,16 @@ func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
 		case <-s.stop:
 			return
 		}
+		began := r.config.Now()
 		if err := r.checkpoint(ctx, s); err != nil {
 			r.fail(fmt.Errorf("checkpoint: %w", err))
 			return
+		}
+		// A checkpoint that takes long is followed by a longer pause, in which more events of a key come together.
+		if took := r.config.Now().Sub(began); took > r.config.CommitInterval {
+			ticker.Reset(min(2*took, max(r.config.CommitInterval, longestPause)))
+		} else {
+			ticker.Reset(r.config.CommitInterval)
 		}
 	}
 }

@@ -95,8 +95,8 @@ func (p *Processor) Run(ctx context.Context) error {
 		err := p.start(ctx, func() { p.report(nil) })
 		if ctx.Err() != nil {
 			p.report(errors.New("stopped"))
-			if err != nil && !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("stop processor %s: %w", p.job.group, err)
+			if err != nil && !errors.Is(err, context.Canceled) { // the next run goes on from the log
+				log.Warn("stopped before everything was written", "error", err)
 			}
 			return nil
 		}

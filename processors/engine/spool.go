@@ -11,11 +11,12 @@ type topicPartition struct {
 // spool keeps records for one topic partition between a cut and their acknowledgement. Keys and values are copied into
 // chunks that are used again after reset.
 type spool struct {
-	to      topicPartition
-	chunks  [][]byte
-	current int
-	records []sarama.Record
-	bytes   int
+	to                  topicPartition
+	chunks              [][]byte
+	current             int
+	records             []sarama.Record
+	bytes               int
+	usual, usualRecords int
 
 	pointers []*sarama.Record // the outbox's scratch
 }
@@ -59,17 +60,24 @@ func recordSize(key, value []byte, headers []*sarama.RecordHeader) int {
 	return n
 }
 
-// reset empties the spool and keeps its memory, except after a burst.
+// reset empties the spool. It keeps as much memory as it has lately used, so that a load whose every cut is large does not
+// allocate it again each time, and gives the rest back step by step.
 func (s *spool) reset() {
-	const keep = 64 // chunks, 4 MiB
-	if len(s.chunks) > keep {
-		s.chunks, s.records, s.pointers = nil, nil, nil
+	const least = 64 // chunks, 4 MiB
+	s.usual = max(s.current+1, s.usual-s.usual/8-1)
+	if keep := max(s.usual, least); len(s.chunks) > keep {
+		clear(s.chunks[keep:])
+		s.chunks = s.chunks[:keep]
 	}
 	for i := range s.chunks {
 		s.chunks[i] = s.chunks[i][:0]
 	}
+	s.usualRecords = max(len(s.records), s.usualRecords-s.usualRecords/8-1)
 	clear(s.records)
 	s.records, s.current, s.bytes = s.records[:0], 0, 0
+	if cap(s.records) > 4*s.usualRecords+1024 {
+		s.records, s.pointers = nil, nil
+	}
 }
 
 // spools are the records one partition caused between two cuts.

@@ -306,7 +306,7 @@ func (d *dev) replayAll(ctx context.Context) error {
 	progress := d.progress.read
 	d.flow.replay.Store(&progress)
 	fmt.Fprintf(d.stdout, "replaying %s\n", d.replayed(len(published)))
-	if err := r.run(ctx, source); err != nil {
+	if err := errors.Join(r.run(ctx, source), r.failure()); err != nil {
 		return err
 	}
 	if err := d.flow.awaitThrough(ctx, d.log); err != nil {

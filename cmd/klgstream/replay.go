@@ -116,6 +116,7 @@ type replayer struct {
 	now     func() time.Time
 
 	sent, acknowledged, failed atomic.Int64
+	answered                   chan struct{} // has room for one: an answer came since the last look
 	began, ended               time.Time
 	problem                    struct {
 		sync.Mutex
@@ -123,13 +124,14 @@ type replayer struct {
 	}
 }
 
-// run publishes until the source ends. It does not wait for the last acknowledgements: closing the publisher does.
+// run publishes until the source ends, and waits for the last acknowledgement.
 func (r *replayer) run(ctx context.Context, source io.Reader) error {
+	r.answered = make(chan struct{}, 1)
 	r.began = r.now()
 	defer func() { r.ended = r.now() }()
 	pace := pacer{now: r.now, began: r.began, speed: r.speed, rate: r.rate, first: math.MinInt64}
 	var event codecs.Event
-	return eachLine(source, func(n int64, line []byte) error {
+	err := eachLine(source, func(n int64, line []byte) error {
 		if r.skip != nil && r.skip(n) {
 			return ctx.Err()
 		}
@@ -146,6 +148,19 @@ func (r *replayer) run(ctx context.Context, source io.Reader) error {
 		r.sent.Add(1)
 		return nil
 	})
+	return errors.Join(err, r.settle(ctx))
+}
+
+// settle waits until all that was sent is answered. After ctx has ended closing the publisher does so.
+func (r *replayer) settle(ctx context.Context) error {
+	for r.acknowledged.Load()+r.failed.Load() < r.sent.Load() {
+		select {
+		case <-r.answered:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // record is the line to publish and its event time, math.MinInt64 if it has none. The line is only decoded when something
@@ -173,14 +188,22 @@ func (r *replayer) record(event *codecs.Event, n int64, line []byte) (record, in
 func (r *replayer) done(err error) {
 	if err == nil {
 		r.acknowledged.Add(1)
-		return
+	} else {
+		r.fail(err)
 	}
-	r.failed.Add(1)
+	select {
+	case r.answered <- struct{}{}:
+	default: // it has not looked since the one before
+	}
+}
+
+func (r *replayer) fail(err error) {
 	r.problem.Lock()
 	defer r.problem.Unlock()
 	if r.problem.first == nil {
 		r.problem.first = err
 	}
+	r.failed.Add(1)
 }
 
 // failure is why events were not acknowledged.

@@ -149,10 +149,11 @@ func (l *letters) scan(ctx context.Context, yield func(*letter) error) error {
 		if len(l.filter.Partition) > 0 && !slices.Contains(l.filter.Partition, p) {
 			continue
 		}
-		if err := l.scanPartition(ctx, p, yield); err != nil && !errors.Is(err, errEnough) {
-			return err
-		} else if err != nil {
+		switch err := l.scanPartition(ctx, p, yield); {
+		case errors.Is(err, errEnough):
 			return nil
+		case err != nil:
+			return err
 		}
 	}
 	return nil
@@ -408,7 +409,7 @@ func (r *redelivery) take(l *letter) (bool, error) {
 	case l.foreign != nil:
 		r.foreign++
 		r.foreignFirstAt = cmp.Or(r.foreignFirstAt, l.position())
-		return false, nil
+		return false, nil //nolint:nilerr // told in the end, all together
 	case l.replays >= r.most:
 		if r.worn++; len(r.wornPositions) < 5 {
 			r.wornPositions = append(r.wornPositions, l.position())

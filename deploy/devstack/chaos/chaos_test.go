@@ -26,7 +26,7 @@ func logger(t *testing.T) *slog.Logger {
 		t.Cleanup(func() { _ = f.Close() })
 		return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	return slog.New(slog.NewTextHandler(io.Discard, nil))
+	return slog.New(slog.DiscardHandler)
 }
 
 // dump is where a failed round's topics go, if anywhere.

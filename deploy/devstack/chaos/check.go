@@ -20,6 +20,7 @@ type Violation struct {
 	What string
 }
 
+// String names the kind and what it was found in.
 func (v Violation) String() string { return v.Kind + ": " + v.What }
 
 // result is one record of the output topic.

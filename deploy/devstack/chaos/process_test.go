@@ -52,7 +52,7 @@ func embeddedProcess(t *testing.T) *BrokerProcess {
 	}
 	dir := t.TempDir()
 	b, err := StartBroker(func(port int) *exec.Cmd {
-		cmd := exec.Command(self, strconv.Itoa(port)) //nolint:noctx // it ends by Kill
+		cmd := exec.Command(self, strconv.Itoa(port))
 		cmd.Env = append(os.Environ(), brokerDir+"="+dir)
 		return cmd
 	})
@@ -81,7 +81,7 @@ func processes(t *testing.T, b Broker, faults, perRound int) {
 	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
 	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", uint64(faults)))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)
-	p := &Programs{Brokers: b, Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) }} //nolint:noctx // ended by the stage
+	p := &Programs{Brokers: b, Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) }}
 	if log := os.Getenv("KLGSTREAM_CHAOS_LOG"); log != "" {
 		f, err := os.Create(log + ".processes")
 		if err != nil {

@@ -281,8 +281,8 @@ func (p *play) breathe(ctx context.Context) {
 	was := int64(-1)
 	_ = await(ctx, 20*time.Millisecond, func() (bool, error) {
 		at, _, err := p.reader.progress(ctx, &p.round.Workload)
-		if err != nil { // the faults strike here too
-			return false, nil
+		if err != nil {
+			return false, nil //nolint:nilerr // the faults strike here too: it is tried again
 		}
 		if was < 0 {
 			was = at
@@ -336,10 +336,10 @@ func (p *play) settle(ctx context.Context) ([]Violation, error) {
 		}
 		_, all, err := p.reader.progress(limited, &p.round.Workload)
 		if err != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // the faults strike here too: it is tried again
 		}
 		if wrong, err = p.look(limited); err != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // the faults strike here too: it is tried again
 		}
 		if !all {
 			quiet = time.Time{}

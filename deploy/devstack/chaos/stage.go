@@ -46,7 +46,7 @@ func (w *Workload) created(ctx context.Context, admin *kadm.Client) (bool, error
 	}
 	for topic := range w.topicSettings() {
 		if d, ok := found[topic]; !ok || d.Err != nil || len(d.Partitions) != int(w.Partitions) {
-			return false, nil
+			return false, nil //nolint:nilerr // not there yet: it is asked again
 		}
 	}
 	return true, nil

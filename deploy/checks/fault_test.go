@@ -2,14 +2,13 @@ package checks
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,51 +19,83 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// process is a real klgstream with the address of its operations listener.
+// process is a real klgstream with what it says of its addresses.
 type process struct {
-	t   *testing.T
-	job string
-	ops string
-	cmd *exec.Cmd
+	t       *testing.T
+	job     string
+	cmd     *exec.Cmd
+	ops     string // operations listener
+	web     string // of dev and api
+	broker  string // of dev
+	said    strings.Builder
+	drained chan struct{}
 }
 
-// launch starts a role on a free operations port.
+// addresses finds them in what dev prints and in what roles log.
+var addresses = regexp.MustCompile(`(?m)(?:^  (open|broker) +|(operations|"address":|"operations":)[ "]*)(?:http://)?(127\.0\.0\.1:\d+)`)
+
+// launch starts klgstream on ports of the system's choice and waits until it has said which.
 func launch(t *testing.T, job string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, job: job, ops: freePort(t)}
-	args = append(args, map[string]string{"processor": "--ops-url=http://" + p.ops, "sink": "--sink-ops-addr=" + p.ops, "api": "--api-ops-addr=" + p.ops, "dev": "--ops-url=http://" + p.ops}[args[0]])
-	p.cmd = exec.CommandContext(context.Background(), binary, args...)
+	free := map[string][]string{
+		"processor": {"--ops-url=http://127.0.0.1:0"}, "sink": {"--sink-ops-addr=127.0.0.1:0"},
+		"api": {"--api-ops-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0"},
+		"dev": {"--ops-url=http://127.0.0.1:0", "--http-addr=127.0.0.1:0", "--broker-addr=127.0.0.1:0"},
+	}
+	p := &process{t: t, job: job, drained: make(chan struct{})}
+	p.cmd = exec.CommandContext(context.Background(), binary, append(args, free[args[0]]...)...)
 	p.cmd.Env = append(os.Environ(), env...)
-	var log bytes.Buffer
-	p.cmd.Stdout, p.cmd.Stderr = &log, &log
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = p.cmd.Stdout
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for p.ops == "" && lines.Scan() || args[0] == "dev" && p.broker == "" && lines.Scan() {
+		p.hear(lines.Text())
+	}
+	go func() { // it ends with the process
+		defer close(p.drained)
+		for lines.Scan() {
+			p.said.WriteString(lines.Text() + "\n")
+		}
+	}()
 	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("%s said: %s", job, tail(log.String()))
+		if p.kill(); t.Failed() {
+			text := p.said.String()
+			t.Logf("%s said: %s", job, text[max(0, len(text)-2000):])
 		}
 	})
 	return p
 }
 
-func tail(text string) string { return text[max(0, len(text)-2000):] }
+// hear takes the addresses of a line.
+func (p *process) hear(line string) {
+	p.said.WriteString(line + "\n")
+	for _, m := range addresses.FindAllStringSubmatch(line, -1) {
+		switch strings.Trim(m[1]+m[2], `":`) {
+		case "operations":
+			p.ops = m[3]
+		case "open", "address":
+			p.web = m[3]
+		case "broker":
+			p.broker = m[3]
+		}
+	}
+}
 
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
+	<-p.drained
 	_ = p.cmd.Wait()
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+// nowhere is an address at which nobody answers: a privileged port of the discard protocol.
+const nowhere = "127.0.0.1:9"
 
 // samples are values by series, as Prometheus would store them.
 type samples map[string]float64
@@ -219,24 +250,23 @@ func TestFaultsFireAlerts(t *testing.T) {
 	promtool(t, "test", "rules", file)
 }
 
-// dev is a whole flow of one's own, with what it has said of its addresses.
-func dev(t *testing.T, file string) (p *process, api, broker string) {
+// dev is a whole flow of one's own.
+func dev(t *testing.T, file string) *process {
 	t.Helper()
-	api, broker = freePort(t), freePort(t)
-	p = launch(t, "processor", nil, "dev", "--file="+file, "--http-addr="+api, "--broker-addr="+broker)
+	p := launch(t, "processor", nil, "dev", "--file="+file)
 	p.await(`klgstream_ready{part="processor"}`, positive)
 	p.await(`klgstream_ready{part="sink"}`, positive)
-	return p, api, broker
+	return p
 }
 
 // garbage sends what cannot be read, and what comes too late.
 func garbage(t *testing.T) episode {
-	p, api, broker := dev(t, "")
+	p := dev(t, "")
 	p.await(`klgstream_events_total{group="aircraft-activity",outcome="counted"}`, func(v float64) bool { return v > 2000 })
 	before := p.await(`klgstream_sink_lag_records{topic="aircraft-windows"}`, func(float64) bool { return true })
-	send(t, "{\"event_type\":\"inspected\"}\nnonsense\n", broker)
+	send(t, "{\"event_type\":\"inspected\"}\nnonsense\n", p.broker)
 	for range 3 {
-		if status := post(t, api, `{"event_type":"x","registration_number":"N1","timestamp":"2012-01-01T00:00:00Z"}`); status != http.StatusAccepted {
+		if status := post(t, p.web, `{"event_type":"x","registration_number":"N1","timestamp":"2012-01-01T00:00:00Z"}`); status != http.StatusAccepted {
 			t.Errorf("a late event was answered with %d", status)
 		}
 	}
@@ -247,14 +277,14 @@ func garbage(t *testing.T) episode {
 
 // noBroker starts a processor that has neither broker nor memory.
 func noBroker(t *testing.T) episode {
-	p := launch(t, "processor", []string{"GOMEMLIMIT=1MiB"}, "processor", "--brokers="+freePort(t))
+	p := launch(t, "processor", []string{"GOMEMLIMIT=1MiB"}, "processor", "--brokers="+nowhere)
 	after := p.await(`klgstream_ready{part="processor"}`, zero)
 	return episode{after: after, alerts: []string{"KlgstreamNotReady", "KlgstreamMemoryHigh"}}
 }
 
 // killed is a processor that was there and is not.
 func killed(t *testing.T) episode {
-	p := launch(t, "processor", nil, "processor", "--brokers="+freePort(t))
+	p := launch(t, "processor", nil, "processor", "--brokers="+nowhere)
 	before := p.await(`klgstream_build_info`, positive)
 	p.kill()
 	return episode{before: before, after: p.scrape(), alerts: []string{"KlgstreamInstanceDown", "KlgstreamRoleDown"}}
@@ -262,11 +292,11 @@ func killed(t *testing.T) episode {
 
 // brokerDies takes the broker from under a processor.
 func brokerDies(t *testing.T) episode {
-	flow, _, broker := dev(t, "none")
-	if out, err := klgstream(t, nil, "topics", "--brokers="+broker, "--group=another", "--registry-group=none", "--output-topic=another-windows"); err != nil {
+	flow := dev(t, "none")
+	if out, err := klgstream(t, nil, "topics", "--brokers="+flow.broker, "--group=another", "--registry-group=none", "--output-topic=another-windows"); err != nil {
 		t.Fatal(out, err)
 	}
-	p := launch(t, "processor", nil, "processor", "--brokers="+broker, "--group=another", "--registry-group=none",
+	p := launch(t, "processor", nil, "processor", "--brokers="+flow.broker, "--group=another", "--registry-group=none",
 		"--output-topic=another-windows", "--session-timeout=1s")
 	before := p.await(`klgstream_ready{part="processor"}`, positive)
 	flow.kill()
@@ -276,12 +306,11 @@ func brokerDies(t *testing.T) episode {
 
 // apiAlone takes the broker from under an API that is asked to publish.
 func apiAlone(t *testing.T) episode {
-	flow, _, broker := dev(t, "none")
-	address := freePort(t)
-	p := launch(t, "api", nil, "api", "--brokers="+broker, "--store-url=sqlite:"+filepath.Join(t.TempDir(), "a.db"), "--http-addr="+address)
+	flow := dev(t, "none")
+	p := launch(t, "api", nil, "api", "--brokers="+flow.broker, "--store-url=sqlite:"+filepath.Join(t.TempDir(), "a.db"))
 	before := p.await(`klgstream_http_events_total{outcome="failed"}`, zero)
 	flow.kill()
-	if status := post(t, address, `{"event_type":"x","registration_number":"N1","timestamp":"2012-01-01T00:00:00Z"}`); status < 500 {
+	if status := post(t, p.web, `{"event_type":"x","registration_number":"N1","timestamp":"2012-01-01T00:00:00Z"}`); status < 500 {
 		t.Errorf("an event that nobody takes was answered with %d", status)
 	}
 	after := p.await(`klgstream_http_events_total{outcome="failed"}`, positive)
@@ -290,8 +319,8 @@ func apiAlone(t *testing.T) episode {
 
 // noStore is a sink whose database does not answer.
 func noStore(t *testing.T) episode {
-	_, _, broker := dev(t, "none")
-	p := launch(t, "sink", nil, "sink", "--brokers="+broker, "--sink-group=another", "--store-url=postgresql://nobody@"+freePort(t)+"/dev")
+	flow := dev(t, "none")
+	p := launch(t, "sink", nil, "sink", "--brokers="+flow.broker, "--sink-group=another", "--store-url=postgresql://nobody@"+nowhere+"/dev")
 	before := p.await(`klgstream_sink_retries_total`, positive)
 	after := p.await(`klgstream_sink_retries_total`, func(v float64) bool { return v > 3 })
 	return episode{before: before, after: after, alerts: []string{"KlgstreamStoreUnreachable", "KlgstreamSinkRetrying"}}

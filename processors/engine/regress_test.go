@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/IBM/sarama"
+
+	"klgstream.dev/codecs"
 )
 
 // A run crashes after its states are written and before its late events are. In the next run a key's record is delivered
@@ -156,6 +160,158 @@ func TestMembershipIsAskedAgainWhileTheCoordinatorMoves(t *testing.T) {
 	} {
 		if got := repeatable(&membershipError{err}); got != again {
 			t.Errorf("%v: asked again %v, want %v", err, got, again)
+		}
+	}
+}
+
+// goka sleeps 5 s whenever Consume returns, which sarama's does at each rebalance: ours returns when it is told to end, or failed.
+func TestGenerationsLoopWithinOneConsume(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &fakeGroup{then: func(n int) error {
+		if n == 5 {
+			cancel()
+		}
+		return nil
+	}}
+	if err := (&group{ConsumerGroup: f}).Consume(ctx, []string{"in"}, nil); err != nil || f.n != 5 {
+		t.Errorf("returned %v after %d generations, want nil after 5", err, f.n)
+	}
+	broken := errors.New("broken")
+	f = &fakeGroup{then: func(n int) error {
+		if n == 3 {
+			return broken
+		}
+		return nil
+	}}
+	if err := (&group{ConsumerGroup: f}).Consume(t.Context(), []string{"in"}, nil); !errors.Is(err, broken) || f.n != 3 {
+		t.Errorf("returned %v after %d generations, want the failure of the third", err, f.n)
+	}
+}
+
+// fakeGroup is a consumer group whose generations end at once.
+type fakeGroup struct {
+	sarama.ConsumerGroup
+	n    int
+	then func(n int) error
+}
+
+func (f *fakeGroup) Consume(context.Context, []string, sarama.ConsumerGroupHandler) error {
+	f.n++
+	return f.then(f.n)
+}
+
+// E1: goka marks messages as done, whatever became of them; nothing of that reaches the group.
+func TestGokasMarksAreIgnored(t *testing.T) {
+	t.Parallel()
+	s := unmarked{nil} // a session that would panic if anything were passed on
+	s.MarkOffset("in", 0, 1, "")
+	s.ResetOffset("in", 0, 1, "")
+	s.MarkMessage(nil, "")
+	s.Commit()
+}
+
+// E4: a key's windows were purged at a watermark that was not committed any more. After the crash the partition's watermark
+// comes from further back, but the purged windows stay closed.
+func TestPurgedKeyJudgesByItsOwnWatermark(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := codecs.Envelope{Purged: 5000, Due: codecs.NoDue, State: []byte{2}, Sources: []codecs.Source{{Partition: 0, Offset: 3}}}
+	r.table["a"] = env.Append(nil)
+	r.begin(position{input: 4, clock: clock{watermark: 1000}})
+	r.deliver(4, "a 4000", "b 4000")
+	r.checkpoint()
+	if !slices.Equal(r.late, []string{"a 4000"}) {
+		t.Errorf("late %q, want the purged key's", r.late)
+	}
+}
+
+// E5: after a restart lateness is judged by the watermark that was committed with the position.
+func TestRestartedPartitionJudgesByTheCommittedWatermark(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 9000")
+	at := r.checkpoint()
+	meta, err := at.clock.pack(identity{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, at.clock, err = unpack(meta); err != nil {
+		t.Fatal(err)
+	}
+	r.begin(at)
+	r.deliver(1, "b 8000", "b 9001")
+	r.checkpoint()
+	if !slices.Equal(r.late, []string{"b 8000"}) {
+		t.Errorf("late %q, want what lies before 9000", r.late)
+	}
+}
+
+// E3: a redelivered event changes no state; the state and what follows from it are written again, a late event's letter too.
+func TestFenceWritesAgainAndCountsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 2000", "a 500")
+	r.states(r.cut()) // crash before results and letters
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 2000", "a 500")
+	r.checkpoint()
+	if !slices.Equal(r.out, []string{"a=2"}) || !slices.Equal(r.late, []string{"a 500"}) {
+		t.Errorf("published %q, late %q", r.out, r.late)
+	}
+}
+
+// E1, E2: after a failure a partition lets nobody wait for room that nothing will make.
+func TestFailureWakesWhoWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.config.MaxDirty = 1
+	r.begin(fresh())
+	full := make(chan struct{})
+	r.p.kick = func() {
+		select {
+		case full <- struct{}{}:
+		default:
+		}
+	}
+	done := make(chan error)
+	go func() {
+		done <- r.p.process(&frame{records: []*sarama.ConsumerMessage{{Topic: "in", Value: []byte("a 1000")}}}, false)
+	}()
+	go func() { // whoever waits has kicked; it may not sleep yet, so the failure is told until it is heard
+		<-full
+		r.p.fail(errors.New("broken"))
+	}()
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("woken with %v", err)
+	}
+}
+
+// E7: what the exactness of writing and reading rests on is set over whatever the caller's connection settings say.
+func TestKafkaSettingsThatExactnessNeeds(t *testing.T) {
+	t.Parallel()
+	wrong := sarama.NewConfig()
+	wrong.Producer.RequiredAcks, wrong.Net.MaxOpenRequests = sarama.NoResponse, 50
+	wrong.Consumer.Offsets.AutoCommit.Enable, wrong.Consumer.Offsets.Initial = true, sarama.OffsetNewest
+	wrong.Consumer.Group.ResetInvalidOffsets, wrong.Consumer.IsolationLevel = true, sarama.ReadUncommitted
+	c := Config{Kafka: wrong, InstanceID: "r1"}.withDefaults()
+	s := c.sarama()
+	for what, ok := range map[string]bool{
+		"acknowledged by all replicas":      s.Producer.RequiredAcks == sarama.WaitForAll,
+		"one request in flight":             s.Net.MaxOpenRequests == 1,
+		"no commits but the checkpoint's":   !s.Consumer.Offsets.AutoCommit.Enable,
+		"a new group starts at the oldest":  s.Consumer.Offsets.Initial == sarama.OffsetOldest,
+		"no jump over a contradiction":      !s.Consumer.Group.ResetInvalidOffsets,
+		"nothing of aborted transactions":   s.Consumer.IsolationLevel == sarama.ReadCommitted,
+		"errors are told":                   s.Consumer.Return.Errors,
+		"heartbeats within the session":     s.Consumer.Group.Heartbeat.Interval*3 <= s.Consumer.Group.Session.Timeout,
+		"static membership":                 s.Consumer.Group.InstanceId == "r1" && s.Version.IsAtLeast(sarama.V2_3_0_0),
+		"the caller's settings are its own": wrong.Producer.RequiredAcks == sarama.NoResponse,
+	} {
+		if !ok {
+			t.Errorf("not so: %s", what)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // The own source is the partition's input. Events of other sources come through the loop, and their watermark with
 // them: a partition that re-keys announces its own behind the events it covers. Until a source has spoken it holds the
 // watermark, so that a replica that starts early does not close windows on those that start late; one that does not
-// re-key says so once it is read to its end, and holds nothing.
+// re-key says so once it is read to its end after an idle time-out, and holds nothing.
 type hands struct {
 	own       int32
 	others    bool // there are other sources
@@ -22,6 +22,9 @@ type hands struct {
 	watermark int64   // the partition's, ms
 	start     int64   // watermark of the position this generation started from
 	fences    []int64 // per source, the largest offset seen through the loop
+
+	since   time.Time // when this generation began, or the input came alive after it was idle
+	settled bool      // an idle time-out after that it was read to its end
 
 	read   bool // this run has folded records of the input
 	rekeys bool // this partition has sent events to others
@@ -42,7 +45,7 @@ const announceEvery = 200 * time.Millisecond
 func (h *hands) restore(own, count int32, c *Config, at clock) {
 	*h = hands{
 		own: own, others: !c.RekeyOff && count > 1, watermark: at.watermark, start: at.watermark,
-		rekeys: at.rekeys, spoken: at.spoken, last: c.Now(), fences: make([]int64, count),
+		rekeys: at.rekeys, spoken: at.spoken, last: c.Now(), since: c.Now(), fences: make([]int64, count),
 	}
 	for i := range h.fences {
 		h.fences[i] = -1
@@ -86,6 +89,9 @@ func (h *hands) ownWatermark() int64 {
 func (h *hands) heard(now time.Time, loop bool) {
 	h.now = now.UnixMilli()
 	if !loop {
+		if h.idle {
+			h.since, h.settled = now, false
+		}
 		h.last, h.idle, h.read = now, false, true
 	}
 }
@@ -157,7 +163,9 @@ func (p *partition[E, S]) speak(now time.Time) {
 	if !h.others || !p.claimed {
 		return
 	}
-	quiet := h.idle || !h.rekeys && (h.told.idle || p.readToEnd())
+	// Read to its end it is from its first record on, if that comes slowly: only after an idle time-out that tells something.
+	h.settled = h.settled || p.readToEnd() && now.Sub(h.since) > p.config.IdleTimeout
+	quiet := h.idle || !h.rekeys && h.settled
 	if !h.hasNews(now, quiet, announceEvery*time.Duration(1+p.count/16)) {
 		return
 	}

@@ -79,7 +79,7 @@ func (c *clock) pack(id identity) (string, error) {
 	}
 	out := metadataPrefix + base64.RawStdEncoding.EncodeToString(b)
 	if len(out) > maxMetadata {
-		return "", fmt.Errorf("pack commit metadata: %d bytes for %d sources, limit %d: use fewer partitions or --rekey=off",
+		return "", fmt.Errorf("pack commit metadata: %d bytes for %d sources, limit %d: use fewer partitions or --no-rekey",
 			len(out), len(c.sources), maxMetadata)
 	}
 	return out, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/processors/engine"
 )
 
@@ -333,4 +335,106 @@ func (g *generations) last() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.partitions
+}
+
+// A restart after an orderly stop replays nothing.
+func TestRestartAfterAStopReplaysNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	w.pay("a 1 1000", "b 1 1000", "a 1 1001", "b 1 1001")
+	stop, _ := w.process(nil)
+	w.totals(map[string]string{"a": "2/2", "b": "2/2"})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	written := len(w.values("ledger-table"))
+	reg := prometheus.NewRegistry()
+	stop, _ = w.process(func(c *engine.Config) { c.Registerer = reg })
+	w.pay("a 1 1002")
+	w.totals(map[string]string{"a": "3/3", "b": "2/2"})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := outcomes(t, reg); got["counted"] != 1 || got["fenced"] != 0 {
+		t.Errorf("outcomes %v, want the one new event counted and none fenced", got)
+	}
+	if now := len(w.values("ledger-table")); now != written+1 {
+		t.Errorf("%d states written by the restart, want 1", now-written)
+	}
+}
+
+// outcomes are klgstream_events_total, all partitions together.
+func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() != "klgstream_events_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "outcome" {
+					out[l.GetValue()] += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return out
+}
+
+// BenchmarkRecovery is how long a replica with nothing takes to be ready, with a million keys in the changelog.
+func BenchmarkRecovery(b *testing.B) {
+	const keys, partitions = 1_000_000, 4
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, ledgerTopics...),
+		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "100"}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	fillTable(b, c.ListenAddrs(), keys, partitions)
+	for b.Loop() {
+		p, err := engine.New(engine.Config{Brokers: c.ListenAddrs(), Now: time.Now, Idle: engine.IdleHold, Logger: slog.New(slog.DiscardHandler)}, ledgerJob())
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		for tick := time.NewTicker(time.Millisecond); p.Ready() != nil; <-tick.C {
+		}
+		b.StopTimer()
+		cancel()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(keys*float64(b.N)/b.Elapsed().Seconds(), "keys/s")
+}
+
+// fillTable writes one state per key.
+func fillTable(b *testing.B, brokers []string, keys, partitions int) {
+	b.Helper()
+	cfg := sarama.NewConfig()
+	cfg.Version = sarama.V2_8_0_0
+	cfg.Producer.Partitioner, cfg.Producer.Flush.Messages, cfg.Producer.Flush.Frequency = sarama.NewManualPartitioner, 5000, 50*time.Millisecond
+	p, err := sarama.NewAsyncProducer(brokers, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range keys {
+		env := codecs.Envelope{
+			Sources: []codecs.Source{{Partition: 0, Offset: int64(i)}}, Purged: math.MinInt64, Due: codecs.NoDue, State: make([]byte, 60),
+		}
+		p.Input() <- &sarama.ProducerMessage{
+			Topic: "ledger-table", Partition: int32(i % partitions), Key: sarama.StringEncoder(fmt.Sprintf("key-%d", i)), Value: sarama.ByteEncoder(env.Append(nil)),
+		}
+	}
+	if err := p.Close(); err != nil {
+		b.Fatal(err)
+	}
 }

@@ -271,6 +271,7 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	r.mu.Lock()
 	r.current = next
 	r.mu.Unlock()
+	r.owner.metrics.rebalances.Inc()
 	r.log.Info("partitions assigned", "generation", next.member.generation, "partitions", claimed)
 	return nil
 }

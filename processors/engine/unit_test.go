@@ -102,7 +102,7 @@ func TestMetadataTooLarge(t *testing.T) {
 	for i := range int32(2000) {
 		c.sources = append(c.sources, sourceClock{i, 0, 1e12, 1 << 40})
 	}
-	if _, err := c.pack(identity{}); err == nil || !bytes.Contains([]byte(err.Error()), []byte("--rekey=off")) {
+	if _, err := c.pack(identity{}); err == nil || !bytes.Contains([]byte(err.Error()), []byte("--no-rekey")) {
 		t.Errorf("2000 sources: %v", err)
 	}
 }

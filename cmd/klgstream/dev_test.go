@@ -244,7 +244,7 @@ func TestDevAccountsForSeveralWindows(t *testing.T) {
 
 func accountsFor(t *testing.T, more ...string) {
 	t.Helper()
-	p := launch(t, append(append([]string{"dev", "--bound=5m", "--key=registration", "--rate=5000"}, more...), freePorts...)...)
+	p := launch(t, append(append([]string{"dev", "--bound=5m", "--key=registration", "--rate=5000", "--idle-timeout=300ms"}, more...), freePorts...)...)
 	var published, counted, late, dead int
 	if _, err := fmt.Sscanf(p.await("^published .*")[0], "published %d = counted %d + late %d + dead %d,", &published, &counted, &late, &dead); err != nil {
 		t.Fatal(err)

@@ -2,18 +2,14 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -401,30 +397,3 @@ const accessibility = `(() => {
   }
   return faults;
 })()`
-
-// TestDemo serves the made-up pipeline for a person or a tool to look at, until it is interrupted. It is skipped unless
-// KLGSTREAM_DEMO_ADDR names an address; KLGSTREAM_DEMO_ADDR=127.0.0.1:8090 go test ./views/httpapi -run TestDemo -timeout 0
-func TestDemo(t *testing.T) {
-	address := os.Getenv("KLGSTREAM_DEMO_ADDR")
-	if address == "" {
-		t.Skip("KLGSTREAM_DEMO_ADDR is not set")
-	}
-	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	b := &browser{t: t}
-	var registry *fakeRegistry
-	b.demo = newDemo(newRig(t, withRegistry(&registry), func(c *Config) { c.Live = lockedLive{&b.mu, demoLive{&b.demo}} }), registry)
-	server := b.api.Server()
-	server.Addr = address
-	go func() { _ = b.api.Run(ctx) }()
-	go func() {
-		for tick := time.NewTicker(time.Second); ctx.Err() == nil; <-tick.C {
-			b.more(40)
-		}
-	}()
-	go func() { <-ctx.Done(); _ = server.Close() }()
-	t.Logf("http://%s", address)
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		t.Fatal(err)
-	}
-}

@@ -16,6 +16,10 @@ import (
 type benchCmd struct {
 	Throughput  benchThroughputCmd `cmd:"" help:"Events per second and what one costs, beside what its parts can do at most. Every window is verified."`
 	Latency     benchLatencyCmd    `cmd:"" help:"How long an event takes to the output topic, to a row of the store, and to a client of the API."`
+	Recovery    benchRecoveryCmd   `cmd:"" help:"How long a start takes until it counts, with nothing and with much to recover."`
+	Memory      benchMemoryCmd     `cmd:"" help:"Bytes per aircraft, and whether memory stays flat while windows open and close."`
+	Sink        benchSinkCmd       `cmd:"" help:"Rows per second into the store, beside what the store takes at most."`
+	Scale       benchScaleCmd      `cmd:"" help:"How cost grows with partitions, aircraft and open windows; with plots."`
 	Peers       benchPeersCmd      `cmd:"" help:"The same job in Apache Flink and Kafka Streams, on the same topic of a real Kafka."`
 	Chaos       benchChaosCmd      `cmd:"" help:"Break brokers, network and replicas while events are counted, and compare every window with the input log."`
 	Child       benchChildCmd      `cmd:"" hidden:""`

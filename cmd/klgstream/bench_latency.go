@@ -79,7 +79,7 @@ func (c *benchLatencyCmd) at(ctx context.Context, brokers []string, interval tim
 			if err != nil {
 				return fmt.Errorf("make temporary directory: %w", err)
 			}
-			defer os.RemoveAll(dir)
+			defer func() { _ = os.RemoveAll(dir) }()
 			if err := l.startViews(ctx, dir); err != nil {
 				return err
 			}
@@ -194,7 +194,10 @@ func (l *latencyRun) watchStore(ctx context.Context, s *bench.Stage) error {
 		if err != nil {
 			return fmt.Errorf("look at the store: %w", err)
 		}
-		takeRows(page, s, time.Now())
+		now := time.Now()
+		eachCounted(page, func(registration string, start time.Time, count int64) {
+			s.Seen(registration, start.UnixMilli(), count, now)
+		})
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -203,8 +206,8 @@ func (l *latencyRun) watchStore(ctx context.Context, s *bench.Stage) error {
 	}
 }
 
-// takeRows tells a stage of the windows in a page.
-func takeRows(page views.Result, s *bench.Stage, at time.Time) {
+// eachCounted calls do with the windows of a page of aircraft_windows.
+func eachCounted(page views.Result, do func(registration string, start time.Time, count int64)) {
 	for _, row := range page.Rows {
 		cells := make(map[string]any, len(row))
 		for i, column := range page.Columns {
@@ -212,7 +215,7 @@ func takeRows(page views.Result, s *bench.Stage, at time.Time) {
 		}
 		registration, _ := cells["registration_number"].(string)
 		start, _ := cells["window_start"].(time.Time)
-		s.Seen(registration, start.UnixMilli(), integer(cells["event_count"]), at)
+		do(registration, start, integer(cells["event_count"]))
 	}
 }
 

@@ -57,6 +57,10 @@ func TestThroughput(t *testing.T) {
 	}{
 		{"every mode", Throughput{Shape: small(), Modes: modes(), Rounds: 2}},
 		{"unkeyed", Throughput{Shape: func() Shape { s := small(); s.Unkeyed = true; return s }(), Modes: []string{"klgstream"}}},
+		{"unkeyed, on close", Throughput{
+			Shape: func() Shape { s := small(); s.Unkeyed = true; return s }(), Modes: []string{"klgstream"}, Product: Product{OnClose: true},
+		}},
+		{"few events of many keys", Throughput{Shape: Shape{Events: 3000, Keys: 5000, Partitions: 4}, Modes: []string{"klgstream"}, Product: Product{Windows: definitions, OnClose: true}}},
 		{"skewed", Throughput{Shape: func() Shape { s := small(); s.Zipf = 1.3; return s }(), Modes: []string{"klgstream"}}},
 		{"all kinds of window", Throughput{
 			Shape: small(), Modes: []string{"klgstream"},
@@ -264,7 +268,7 @@ func TestValidate(t *testing.T) {
 		"bound":       {Product: Product{Bound: time.Second}},
 		"at most":     {Product: Product{Windows: []string{"tumbling:300h"}}},
 		"tumbling:1x": {Product: Product{Windows: []string{"tumbling:1x"}}},
-		"keyed":       {Shape: Shape{Unkeyed: true}, Product: Product{OnClose: true}},
+		"without":     {Shape: Shape{Unkeyed: true}, Modes: []string{"stock"}},
 	} {
 		if err := of.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want one about %q", of, err, want)

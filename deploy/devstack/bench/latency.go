@@ -1,13 +1,10 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -224,18 +221,3 @@ func Watch(ctx context.Context, brokers []string, topic string, s *Stage) error 
 
 // Probe is the beginning of ten registrations, which are looked for where it would cost too much to look for all.
 const Probe = "RA-0000"
-
-// drift is how much a series grows from its second quarter to its last, as a part of the former.
-func drift(series []int64) float64 {
-	n := len(series) / 4
-	if n == 0 {
-		return math.NaN()
-	}
-	return float64(middle(series[3*n:]))/float64(middle(series[n:2*n])) - 1
-}
-
-func middle[T cmp.Ordered](of []T) T {
-	sorted := slices.Clone(of)
-	slices.Sort(sorted)
-	return sorted[len(sorted)/2]
-}

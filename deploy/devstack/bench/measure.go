@@ -77,10 +77,11 @@ func (t *task) measure(ctx context.Context, run mode) (Measurement, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	cpu, began := cpuTime(), time.Now()
-	if err := run(ctx, t.Job); err != nil {
+	done, err := run(ctx, t.Job)
+	if err != nil {
 		return Measurement{}, err
 	}
-	m := Measurement{Mode: t.Mode, Events: t.Job.total, Seconds: time.Since(began).Seconds(), CPU: (cpuTime() - cpu).Seconds()}
+	m := Measurement{Mode: t.Mode, Events: t.Job.total, Seconds: done.Sub(began).Seconds(), CPU: (cpuTime() - cpu).Seconds()}
 	runtime.ReadMemStats(&after)
 	m.Mallocs, m.PeakRSS = after.Mallocs-before.Mallocs, peakRSS()
 	return m, nil

@@ -15,6 +15,7 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/codec"
 	"github.com/lovoo/goka/storage"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"klgstream.dev/processors/activity"
@@ -22,8 +23,16 @@ import (
 	"klgstream.dev/processors/window"
 )
 
-// mode is one way to read a topic of events; it returns when all of it is done, durably where the way is durable.
-type mode func(ctx context.Context, j job) error
+// mode is one way to read a topic of events. It returns when all of it was done, durably where the way is durable.
+type mode func(ctx context.Context, j job) (time.Time, error)
+
+// atEnd makes a mode of what is done when it ends.
+func atEnd(run func(ctx context.Context, j job) error) mode {
+	return func(ctx context.Context, j job) (time.Time, error) {
+		err := run(ctx, j)
+		return time.Now(), err
+	}
+}
 
 // job is what one measurement works on.
 type job struct {
@@ -51,7 +60,7 @@ type Product struct {
 func modes() []string { return []string{"raw", "empty", "stock", "klgstream"} }
 
 func modeOf(name string) mode {
-	return map[string]mode{"raw": raw, "empty": empty, "stock": stock, "klgstream": product}[name]
+	return map[string]mode{"raw": atEnd(raw), "empty": atEnd(empty), "stock": atEnd(stock), "klgstream": product}[name]
 }
 
 func saramaConfig() *sarama.Config {
@@ -207,37 +216,82 @@ func stock(ctx context.Context, j job) error {
 		goka.Persist(jsonCodec[stockState]{})), c, goka.WithStorageBuilder(storage.MemoryBuilder()))
 }
 
-// product is klgstream with production settings, until its group has committed the end of the input and of its loop.
-func product(ctx context.Context, j job) error {
-	p, err := newProduct(j, slog.New(slog.DiscardHandler))
+// product is klgstream with production settings, until its group has committed the end of the input, and of its loop, and
+// the watermark has closed all windows. It is done with the former when it publishes windows as they change, since all counts
+// are out then; else with the latter.
+func product(ctx context.Context, j job) (time.Time, error) {
+	metrics := prometheus.NewRegistry()
+	p, err := newProduct(j, slog.New(slog.DiscardHandler), metrics)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	done := make(chan error, 1)
-	go func() { done <- awaitCommitted(ctx, j) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("the processor ended: %w", err)
-	case err := <-done:
-		cancel()
-		if err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := p.Run(ctx); err != nil {
+			return fmt.Errorf("the processor ended: %w", err)
+		}
+		return nil
+	})
+	var done time.Time
+	g.Go(func() error {
+		defer cancel()
+		if err := awaitCommitted(ctx, j); err != nil {
 			return err
 		}
-		return <-ended
+		done = time.Now()
+		err := awaitWatermark(ctx, metrics, j)
+		if j.Product.OnClose {
+			done = time.Now()
+		}
+		return err
+	})
+	err = g.Wait()
+	return done, err
+}
+
+// awaitWatermark returns when every partition has committed the watermark that the sealing events make.
+func awaitWatermark(ctx context.Context, metrics prometheus.Gatherer, j job) error {
+	want := float64(j.Shape.Sealed(j.bound()).UnixMilli()) / 1000
+	tick := time.NewTicker(committedPoll)
+	defer tick.Stop()
+	for {
+		families, err := metrics.Gather()
+		if err != nil {
+			return fmt.Errorf("await watermark: %w", err)
+		}
+		reached := 0
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "klgstream_watermark_seconds" && m.GetGauge().GetValue() >= want {
+					reached++
+				}
+			}
+		}
+		if reached == j.Shape.Partitions {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
 	}
 }
 
-func newProduct(j job, log *slog.Logger) (*engine.Processor, error) {
-	g, emit, bound := j.group(), window.OnUpdate, j.Product.Bound
+// bound is how far events may be out of order.
+func (j *job) bound() time.Duration {
+	if j.Product.Bound == 0 {
+		return j.Shape.Disorder
+	}
+	return j.Product.Bound
+}
+
+func newProduct(j job, log *slog.Logger, metrics prometheus.Registerer) (*engine.Processor, error) {
+	g, emit := j.group(), window.OnUpdate
 	if j.Product.OnClose {
 		emit = window.OnClose
-	}
-	if bound == 0 {
-		bound = j.Shape.Disorder
 	}
 	a, err := activity.New(activity.Config{
 		Windows: j.Product.Windows, Emit: emit, Group: g, Input: j.Input, Output: g + "-out", Late: g + "-late", Dead: g + "-dead",
@@ -246,7 +300,8 @@ func newProduct(j job, log *slog.Logger) (*engine.Processor, error) {
 		return nil, err
 	}
 	return engine.New(engine.Config{
-		Brokers: j.Brokers, CommitInterval: j.Product.Commit, Bound: bound, Idle: engine.IdleHold, MaxFutureSkew: -1, Now: time.Now, Logger: log,
+		Brokers: j.Brokers, CommitInterval: j.Product.Commit, Bound: j.bound(), Idle: engine.IdleHold, MaxFutureSkew: -1,
+		Now: time.Now, Logger: log, Registerer: metrics,
 	}, a)
 }
 

@@ -134,7 +134,7 @@ func (p Peers) run(ctx context.Context, peer Peer, a Assignment, s Shape) (PeerR
 	}
 	parse := byWindow(hourRecord)
 	if peer.Ours {
-		parse = windowRecord(s)
+		parse = countRecord
 	}
 	if r.Verdict, err = verify(ctx, a.Brokers, a.Output, s, definitions, parse); err != nil {
 		return r, err
@@ -145,13 +145,11 @@ func (p Peers) run(ctx context.Context, peer Peer, a Assignment, s Shape) (PeerR
 // run starts the program, waits until the group has committed the end of the input, and ends it.
 func (peer Peer) run(ctx context.Context, a Assignment) (PeerResult, error) {
 	r := PeerResult{Name: peer.Name}
-	ends, err := endOffsets(ctx, a.Brokers, a.Input)
+	n, err := records(ctx, a.Brokers, a.Input)
 	if err != nil {
 		return r, err
 	}
-	for _, end := range ends {
-		r.Events += end
-	}
+	r.Events = int64(n)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	cmd, err := peer.Command(ctx, a)
@@ -167,12 +165,12 @@ func (peer Peer) run(ctx context.Context, a Assignment) (PeerResult, error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	took, err := r.await(ctx, a, ends, began, ended)
+	took, err := r.await(ctx, a, began, ended)
 	if err != nil {
 		return r, fmt.Errorf("%w\n%s", err, errs.text())
 	}
 	stop()
-	<-ended // by the signal
+	<-ended //nolint:errcheck // how a process ends that was told to is no matter
 	if at := out.seen(); !at.IsZero() {
 		r.Start = at.Sub(began).Seconds()
 	}
@@ -182,14 +180,15 @@ func (peer Peer) run(ctx context.Context, a Assignment) (PeerResult, error) {
 }
 
 // await returns how long it took from the start until all was committed, and notes when the first result was there.
-func (r *PeerResult) await(ctx context.Context, a Assignment, ends map[int32]int64, began time.Time, ended <-chan error) (time.Duration, error) {
+func (r *PeerResult) await(ctx context.Context, a Assignment, began time.Time, ended <-chan error) (time.Duration, error) {
 	done, first := make(chan error, 1), make(chan error, 1)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { done <- awaitGroup(watching, a, ends) }()
+	go func() { done <- AwaitCommitted(watching, a.Brokers, a.Group, a.Input) }()
+	quiet := make(chan silence, 1)
 	go func() { first <- awaitRecord(watching, a.Brokers, a.Output) }()
 	var took time.Duration
-	for r.FirstResult == 0 || took == 0 {
+	for {
 		select {
 		case err := <-ended:
 			return 0, errors.Join(errors.New("it ended by itself"), err)
@@ -203,9 +202,45 @@ func (r *PeerResult) await(ctx context.Context, a Assignment, ends map[int32]int
 				return 0, err
 			}
 			took = time.Since(began)
+			go func() { quiet <- awaitSilence(watching, a.Brokers, a.Output) }()
+		case s := <-quiet:
+			return max(took, s.since.Sub(began)), s.err
 		}
 	}
-	return took, nil
+}
+
+// silence is since when a topic has not grown; zero if it has not since it is looked at.
+type silence struct {
+	since time.Time
+	err   error
+}
+
+// lull is how long no result came when none comes any more.
+const lull = 2 * time.Second
+
+// awaitSilence waits until a topic has not grown for a while. An engine may commit an event before the watermark that
+// follows from it has closed windows.
+func awaitSilence(ctx context.Context, brokers []string, topic string) silence {
+	tick := time.NewTicker(5 * committedPoll)
+	defer tick.Stop()
+	last, s, from := -1, silence{}, time.Now()
+	for {
+		n, err := records(ctx, brokers, topic)
+		if err != nil {
+			return silence{err: err}
+		}
+		if last >= 0 && n != last {
+			s.since, from = time.Now(), time.Now()
+		}
+		if last = n; time.Since(from) >= lull {
+			return s
+		}
+		select {
+		case <-ctx.Done():
+			return silence{err: ctx.Err()}
+		case <-tick.C:
+		}
+	}
 }
 
 func (r *PeerResult) resources(state *os.ProcessState) {
@@ -215,9 +250,13 @@ func (r *PeerResult) resources(state *os.ProcessState) {
 	}
 }
 
-// awaitGroup returns when a group has committed the end of the input.
-func awaitGroup(ctx context.Context, a Assignment, ends map[int32]int64) error {
-	client, err := sarama.NewClient(a.Brokers, saramaConfig())
+// AwaitCommitted returns when a group has committed all that is in a topic now.
+func AwaitCommitted(ctx context.Context, brokers []string, group, topic string) error {
+	ends, err := endOffsets(ctx, brokers, topic)
+	if err != nil {
+		return err
+	}
+	client, err := sarama.NewClient(brokers, saramaConfig())
 	if err != nil {
 		return err
 	}
@@ -228,12 +267,12 @@ func awaitGroup(ctx context.Context, a Assignment, ends map[int32]int64) error {
 	defer admin.Close()
 	tick := time.NewTicker(committedPoll)
 	defer tick.Stop()
-	for !committed(admin, a.Group, a.Input, ends) {
+	for !committed(admin, group, topic, ends) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			_ = client.RefreshCoordinator(a.Group)
+			_ = client.RefreshCoordinator(group)
 		}
 	}
 	return nil

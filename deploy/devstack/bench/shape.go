@@ -24,6 +24,7 @@ type Shape struct {
 	Disorder   time.Duration // largest delay of an event against its neighbours; default 5 s
 	Zipf       float64       // exponent of the keys' distribution, above 1; 0 = uniform
 	Unkeyed    bool          // spread over the partitions without regard to the key
+	EveryKey   bool          // the first events are one of each key, in order
 	Seed       uint64        // of the random numbers; default 42
 }
 
@@ -82,10 +83,15 @@ type event struct {
 // together, so that they close every window.
 const horizon = 10 * 24 * time.Hour
 
-// events generates all of them in order, then one sealing event per partition.
+// events generates all of them in order, then the sealing events.
 func (s Shape) events(yield func(partition int32, e event)) {
 	s.inner(func(i int, e event) { yield(s.partition(i, e), e) })
-	end := epoch.Add(s.Span + horizon).UnixMilli()
+	s.seal(yield)
+}
+
+// seal generates one sealing event per partition: it closes every window.
+func (s Shape) seal(yield func(partition int32, e event)) {
+	end := epoch.Add(s.WithDefaults().Span + horizon).UnixMilli()
 	for p := range int32(s.Partitions) {
 		n := 1
 		for engine.PartitionOf(registration(nil, -n), int32(s.Partitions)) != p {
@@ -93,6 +99,11 @@ func (s Shape) events(yield func(partition int32, e event)) {
 		}
 		yield(p, event{-n, 0, end})
 	}
+}
+
+// Sealed is the watermark that the sealing events make, given how far events may be out of order.
+func (s Shape) Sealed(bound time.Duration) time.Time {
+	return epoch.Add(s.WithDefaults().Span + horizon - bound - time.Millisecond)
 }
 
 // partition is where the producer puts event i.
@@ -112,10 +123,12 @@ func (s Shape) inner(yield func(i int, e event)) {
 	}
 	step := float64(s.Span.Milliseconds()) / float64(s.Events)
 	for i := range s.Events {
-		key := 0
-		if zipf != nil {
+		key := i
+		switch {
+		case s.EveryKey && i < s.Keys:
+		case zipf != nil:
 			key = int(zipf.Uint64())
-		} else {
+		default:
 			key = rng.IntN(s.Keys)
 		}
 		back := int64(0)

@@ -60,8 +60,8 @@ func (t Throughput) Validate() error {
 	if t.Bound < t.Disorder {
 		faults = append(faults, fmt.Errorf("bound %v must be at least the disorder %v: late events are not verified here", t.Bound, t.Disorder))
 	}
-	if t.OnClose && t.Unkeyed {
-		faults = append(faults, errors.New("windows on close need keyed events: when the last of them close is not known otherwise"))
+	if t.Unkeyed && slices.Contains(t.Modes, "stock") {
+		faults = append(faults, errors.New("stock goka cannot count events without a key"))
 	}
 	_, err := parseWindows(t.Windows, t.Bound)
 	return errors.Join(append(faults, err)...)
@@ -168,7 +168,7 @@ func fillNew(ctx context.Context, brokers []string, topic string, s Shape, progr
 func (t Throughput) plan(mode string, j job) (topics, windows []string, parse func(*kgo.Record) (result, error)) {
 	switch g := j.group(); mode {
 	case "klgstream":
-		return []string{g + "-out", g + "-table", g + "-loop", g + "-late", g + "-dead"}, t.Windows, windowRecord(t.Shape)
+		return []string{g + "-out", g + "-table", g + "-loop", g + "-late", g + "-dead"}, t.Windows, windowRecord
 	case "stock":
 		return []string{"stock-out-" + j.Suffix, "stock-" + j.Suffix + "-table"}, []string{tumblingHour}, byWindow(hourRecord)
 	}

@@ -9,6 +9,9 @@ import (
 	"klgstream.dev/processors/window"
 )
 
+// hour in ms.
+const hour = int64(3_600_000)
+
 // windowOf is one window of one key.
 type windowOf struct {
 	definition string

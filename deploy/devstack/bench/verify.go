@@ -62,6 +62,16 @@ func verify(ctx context.Context, brokers []string, topic string, s Shape, defini
 	return v, nil
 }
 
+// Verify reads an output topic of klgstream to its end and compares every window of the definitions with the shape's events,
+// all of which must be final.
+func Verify(ctx context.Context, brokers []string, topic string, s Shape, windows []string) (Verdict, error) {
+	definitions, err := parseWindows(windows, 0)
+	if err != nil {
+		return Verdict{}, err
+	}
+	return verify(ctx, brokers, topic, s, definitions, windowRecord)
+}
+
 // compare counts what differs.
 func compare(latest map[string]result, truth map[windowOf]int64) Verdict {
 	v := Verdict{Windows: len(truth)}
@@ -87,20 +97,23 @@ func keyOf(registration string) (key int, isSealing bool, err error) {
 	return key, false, err
 }
 
-// windowRecord reads the product's results. They must be final unless the watermark goes another way than the events do,
-// through the loop.
-func windowRecord(s Shape) func(*kgo.Record) (result, error) {
-	return func(r *kgo.Record) (result, error) {
-		var w codecs.Window
-		if err := w.UnmarshalJSON(r.Value); err != nil {
-			return result{}, err
-		}
-		key, seal, err := keyOf(w.Registration)
-		return result{
-			windowOf: windowOf{w.Definition, key, w.Start, w.End}, count: w.Count, revision: w.Revision,
-			settled: w.Final || s.Unkeyed, withdrawn: w.Withdrawn, sealing: seal,
-		}, err
+// windowRecord reads the product's results.
+func windowRecord(r *kgo.Record) (result, error) {
+	var w codecs.Window
+	if err := w.UnmarshalJSON(r.Value); err != nil {
+		return result{}, err
 	}
+	key, seal, err := keyOf(w.Registration)
+	return result{
+		windowOf: windowOf{w.Definition, key, w.Start, w.End}, count: w.Count, revision: w.Revision, settled: w.Final, withdrawn: w.Withdrawn, sealing: seal,
+	}, err
+}
+
+// countRecord is windowRecord for a run that ended when all counts were out, whether final or not.
+func countRecord(r *kgo.Record) (result, error) {
+	w, err := windowRecord(r)
+	w.settled = true
+	return w, err
 }
 
 // tumblingHour is the job of goka used the usual way, and of the peers.
@@ -117,7 +130,7 @@ func hourRecord(r *kgo.Record) (result, error) {
 		return result{}, err
 	}
 	key, seal, err := keyOf(h.Registration)
-	w := windowOf{tumblingHour, key, h.Start, h.Start + 3_600_000}
+	w := windowOf{tumblingHour, key, h.Start, h.Start + hour}
 	return result{windowOf: w, count: h.Count, revision: h.Count, settled: true, sealing: seal}, err
 }
 

@@ -125,8 +125,8 @@ func TestImageSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mb := float64(info.Size()) / 1e6; mb > 39 {
-		t.Errorf("the binary has %.1f MB, the image must stay below 40", mb)
+	if mb := float64(info.Size()) / 1e6; mb > 39.7 {
+		t.Errorf("the binary has %.2f MB, the image, which has 0.3 more, must stay below 40", mb)
 	}
 }
 

@@ -310,11 +310,13 @@ func checkWritten(t *testing.T, w *Window) {
 	}
 	sane := w.Start < w.End && w.Count >= 0 && w.Revision >= 0 && saneName(w.Registration, MaxRegistrationBytes) &&
 		saneName(w.Definition, MaxTypeBytes) && !strings.Contains(w.Definition, "|")
+	readable := utf8.ValidString(w.Registration + w.Definition + w.LastType) // else it was mended, and may be read
 	for _, tc := range w.Types {
 		sane = sane && saneName(tc.Type, MaxTypeBytes)
+		readable = readable && utf8.ValidString(tc.Type)
 	}
 	got, err := checkWindow(t, text)
-	if sane != (err == nil) && utf8.ValidString(w.Registration+w.Definition+w.LastType) {
+	if sane != (err == nil) && readable {
 		t.Fatalf("sane %v: %v\n%s", sane, err, text)
 	}
 	if err == nil && sane {

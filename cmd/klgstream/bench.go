@@ -25,6 +25,7 @@ type benchCmd struct {
 	Child       benchChildCmd      `cmd:"" hidden:""`
 	Broker      benchBrokerCmd     `cmd:"" hidden:""`
 	ChaosBroker chaosBrokerCmd     `cmd:"" hidden:""`
+	ChaosStore  chaosStoreCmd      `cmd:"" hidden:""`
 }
 
 // benchChildCmd is one measurement in a process of its own.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"klgstream.dev/deploy/devstack/chaos"
+	"klgstream.dev/views"
+	"klgstream.dev/views/sqlite"
 )
 
 // benchChaosCmd breaks what can be broken while events are counted, and compares every window with the input log.
@@ -22,7 +25,7 @@ type benchChaosCmd struct {
 	Seed      uint64        `placeholder:"N" help:"What is published and what breaks follows from it; the same seed repeats a run. Default: the clock's, printed."`
 	Schedule  string        `placeholder:"FILE" help:"Faults to strike instead of the seed's, as a failing run prints them; one round."`
 	Shrink    int           `default:"40" placeholder:"N" help:"Rounds to spend on the smallest failing schedule. Default ${default}."`
-	Processes bool          `help:"Strike processes: kill, stop and pause replicas and a broker that are programs of their own."`
+	Processes bool          `help:"Strike processes: kill, stop and pause replicas, sinks and a broker that are programs of their own."`
 	Patience  time.Duration `default:"1m" placeholder:"DURATION" help:"How long results may take after everything is healed. Default ${default}."`
 }
 
@@ -108,12 +111,18 @@ func (c *benchChaosCmd) separate(b *chaos.Bench, campaign *chaos.Campaign) (stop
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	programs := &chaos.Programs{Brokers: broker, Processor: func(m chaos.Member) *exec.Cmd {
-		cmd := exec.Command(self, m.Arguments()...) //nolint:noctx // ended by the stage
+	program := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(self, args...) //nolint:noctx // ended by the stage
 		cmd.Env = withoutSettings(os.Environ())
 		return cmd
-	}}
-	b.Stage = func(_ context.Context, w chaos.Workload) (chaos.Stage, error) { return programs.NewStage(w), nil }
+	}
+	programs := &chaos.Programs{
+		Brokers:   broker,
+		Processor: func(m chaos.Member) *exec.Cmd { return program(m.Arguments()...) },
+		Sink:      func(m chaos.Member, file string) *exec.Cmd { return program(m.SinkArguments(file)...) },
+		Rows:      func(file string) *exec.Cmd { return program("bench", "chaos-store", "--file="+file) },
+	}
+	b.Stage = func(_ context.Context, w chaos.Workload) (chaos.Stage, error) { return programs.NewStage(w) }
 	campaign.Draw, campaign.ShrinkRuns = chaos.NewProcessRound, min(campaign.ShrinkRuns, 10)
 	return func() {
 		_ = broker.Kill(1)    // it holds nothing worth keeping
@@ -143,4 +152,36 @@ func (*chaosBrokerCmd) check() error { return nil }
 // Run serves until ctx ends.
 func (c *chaosBrokerCmd) Run(ctx context.Context, a *app) error {
 	return chaos.ServeBroker(ctx, c.Port, c.DataDir, io.Writer(a.stdout))
+}
+
+// chaosStoreCmd prints what a store shows, for the comparison with the input log.
+type chaosStoreCmd struct {
+	File string `placeholder:"FILE"`
+}
+
+func (*chaosStoreCmd) check() error { return nil }
+
+// Run prints every page of the views of results and letters, one a line.
+func (c *chaosStoreCmd) Run(ctx context.Context, a *app) error {
+	store, err := sqlite.Open(ctx, sqlite.Config{Path: c.File})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	out := json.NewEncoder(a.stdout)
+	for _, view := range []string{"aircraft_windows", "late_events", "dead_letters"} {
+		for q := (views.Query{View: view, Limit: views.MaxLimit}); ; {
+			page, err := store.Query(ctx, q)
+			if err == nil {
+				err = out.Encode(page)
+			}
+			if err != nil {
+				return err
+			}
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+	}
+	return nil
 }

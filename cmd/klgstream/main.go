@@ -29,6 +29,7 @@ func main() {
 	// The first Ctrl-C asks for an orderly end, the second one does not wait for it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	signal.Ignore(syscall.SIGXFSZ) // a limit of file sizes is met as a full disk is: an error that is tried again
 	os.Exit(run(ctx, os.Args[1:], process()))
 }
 

@@ -26,5 +26,6 @@
 //	workload.go  what is published         truth.go    what must come out        check.go    what is wrong with what came out
 //	fault.go     the faults and schedules  wire.go     faults of connections     inject.go   faults on kfake and on replicas
 //	stage.go     a broker with its topics  replica.go  processors in this process process.go  processors and brokers in others
+//	stored.go    what the sinks' store must show
 //	round.go     one round                 campaign.go many rounds, shrinking    table.go    results as a table
 package chaos

@@ -63,6 +63,11 @@ const (
 	Revoke = "revoke-in-flush"
 	// RestartAll ends all replicas, compacts, and starts them with nothing.
 	RestartAll = "restart-all"
+	// KillSink, StopSink and PauseSink strike a sink as Kill, Stop and Pause strike a replica; FullDisk takes the room for its
+	// store away from it, and gives it back.
+	KillSink, StopSink, PauseSink, FullDisk = "kill-sink", "stop-sink", "pause-sink", "full-disk"
+	// StepClock sets a replica's clock forward or back by Hold, which may be negative.
+	StepClock = "step-clock"
 )
 
 // String is the fault on one line, as ParseSchedule reads it.
@@ -206,13 +211,20 @@ func topicOf(r *rand.Rand, w *Workload, key kmsg.Key) string {
 	return ""
 }
 
+// firstClocked is the first seed whose schedules step clocks: what the seeds below it found once must be found again.
+const firstClocked = 10_000
+
 // NewSchedule draws so many faults for an embedded broker.
 func NewSchedule(w *Workload, seed uint64, faults int) Schedule {
-	r := rand.New(rand.NewPCG(seed, 3))
+	r, clocks := rand.New(rand.NewPCG(seed, 3)), rand.New(rand.NewPCG(seed, 5))
 	out := make(Schedule, 0, faults)
 	for range faults {
 		f := draw(r, w)
 		f.Step = r.IntN(w.Steps)
+		if seed >= firstClocked && clocks.IntN(20) == 0 {
+			f = Fault{Step: f.Step, Kind: StepClock, Slot: f.Slot, Hold: time.Duration(clocks.IntN(24*60)-12*60) * time.Minute}
+			f.Slot = max(0, min(f.Slot, w.Replicas-1))
+		}
 		out = append(out, f)
 	}
 	slices.SortStableFunc(out, func(a, b Fault) int { return a.Step - b.Step })

@@ -105,6 +105,8 @@ func (i *injector) strike(f Fault) error {
 		r := w.add(&rule{client: i.crew.client(f.Slot), keys: []int16{int16(kmsg.Produce)}, side: before, left: -1, hold: time.Hour})
 		i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS")})
 		i.pending.after(f.Hold, func() { w.lift(r) })
+	case StepClock:
+		i.crew.step(f.Slot, f.Hold)
 	case Join:
 		return i.crew.start(f.Slot)
 	case Leave:
@@ -136,6 +138,9 @@ func (i *injector) heal() error {
 	i.pending.now()
 	i.broker.wire.heal()
 	i.broker.healFaults()
+	for slot := range i.slots {
+		i.crew.step(slot, 0)
+	}
 	return i.fill()
 }
 

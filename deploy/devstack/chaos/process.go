@@ -1,13 +1,17 @@
 package chaos
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +36,10 @@ type Programs struct {
 	Brokers Broker
 	// Processor is the command of a replica, not started.
 	Processor func(m Member) *exec.Cmd
+	// Sink is the command of a sink that loads a round's results into a SQLite file, not started; Rows the one that prints
+	// the pages of that file's views as JSON. Default: no sinks.
+	Sink func(m Member, file string) *exec.Cmd
+	Rows func(file string) *exec.Cmd
 	// Output takes what the replicas print. Default none.
 	Output io.Writer
 }
@@ -60,12 +68,28 @@ func (m Member) Arguments() []string {
 	return args
 }
 
-// NewProcessRound draws a round of faults that strike processes.
-func NewProcessRound(seed uint64, faults int) Round {
+// SinkArguments are those of `klgstream sink` for a member that loads a file.
+func (m Member) SinkArguments(file string) []string {
+	w := &m.Workload
+	return []string{
+		"sink", "--brokers=" + strings.Join(m.Brokers, ","), "--client-id=" + m.ClientID, "--log-format=json", "--sink-ops-addr=127.0.0.1:0",
+		"--registry-group=none", "--input-topic=" + w.input(), "--output-topic=" + w.output(), "--late-topic=" + w.late(),
+		"--dlq-topic=" + w.dead(), "--group=" + w.group(), "--sink-group=" + w.sinks(), "--store-url=sqlite:" + file,
+	}
+}
+
+// NewProcessRound draws a round of faults that strike processes, on one broker.
+func NewProcessRound(seed uint64, faults int) Round { return newProcessRound(seed, faults, 1) }
+
+// NewClusterRound is a draw of the same on three brokers, of which one at a time is struck.
+func NewClusterRound(seed uint64, faults int) Round { return newProcessRound(seed, faults, 3) }
+
+func newProcessRound(seed uint64, faults, brokers int) Round {
 	w := NewWorkload(seed, max(4, faults))
 	w.Mode = Mode(seed % 2) // wide and ordered: every window can be checked
 	w.reshape()
-	w.IdleClock, w.DataDir, w.Frame, w.Batch, w.Brokers = false, false, 0, 0, 1
+	w.IdleClock, w.DataDir, w.Frame, w.Batch, w.Brokers = false, false, 0, 0, brokers
+	w.Sinks = 1 + int(seed/2%2)
 	w.Replicas, w.Session, w.Suffix = max(2, w.Replicas), 1500*time.Millisecond, fmt.Sprintf("-%d", seed)
 	r := rand.New(rand.NewPCG(seed, 4))
 	var schedule Schedule
@@ -81,17 +105,27 @@ func NewProcessRound(seed uint64, faults int) Round {
 func drawProcess(r *rand.Rand, w *Workload) Fault {
 	slot := r.IntN(w.Replicas)
 	ms := func(from, to int) time.Duration { return time.Duration(from+r.IntN(to-from)) * time.Millisecond }
+	broker := 1 + int32(r.IntN(w.Brokers))
+	sink := r.IntN(w.Sinks)
 	switch n := r.IntN(100); {
-	case n < 45:
+	case n < 28:
 		return Fault{Kind: Kill, Slot: slot}
-	case n < 60:
+	case n < 38:
 		return Fault{Kind: Stop, Slot: slot}
-	case n < 80:
+	case n < 52:
 		return Fault{Kind: Pause, Slot: slot, Hold: ms(300, 4000)}
+	case n < 60:
+		return Fault{Kind: KillBroker, Node: broker, Hold: ms(100, 1500)}
+	case n < 66:
+		return Fault{Kind: PauseBroker, Node: broker, Hold: ms(100, 2500)}
+	case n < 78:
+		return Fault{Kind: KillSink, Slot: sink}
+	case n < 83:
+		return Fault{Kind: StopSink, Slot: sink}
 	case n < 88:
-		return Fault{Kind: KillBroker, Node: 1, Hold: ms(100, 1500)}
+		return Fault{Kind: PauseSink, Slot: sink, Hold: ms(300, 12_000)}
 	case n < 94:
-		return Fault{Kind: PauseBroker, Node: 1, Hold: ms(100, 2500)}
+		return Fault{Kind: FullDisk, Slot: sink, Hold: ms(300, 3000)}
 	}
 	return Fault{Kind: RestartAll}
 }
@@ -100,59 +134,113 @@ func drawProcess(r *rand.Rand, w *Workload) Fault {
 type theatre struct {
 	programs *Programs
 	crew     *troupe
-	slots    int
+	sinks    *troupe
+	file     string // the sinks' store, "" without
 	pending  later
+	repairs  later // of brokers
 
 	mu   sync.Mutex
-	lost error // a broker that could not be brought back
+	lost error // a broker or a disk that could not be brought back
 }
 
 // NewStage makes the stage of a round.
-func (p *Programs) NewStage(w Workload) Stage {
-	return &theatre{programs: p, slots: w.Replicas, crew: &troupe{programs: p, workload: w, slots: make(map[int]*process), started: make(map[int]int)}}
+func (p *Programs) NewStage(w Workload) (Stage, error) {
+	t := &theatre{programs: p}
+	t.crew = newTroupe(w.Replicas, p.Output, func(slot, nth int) (string, *exec.Cmd) {
+		m := Member{Brokers: p.Brokers.Addrs(), ClientID: fmt.Sprintf("%s%d.%d", clientPrefix, slot, nth), Workload: w}
+		if w.Static {
+			m.Instance = fmt.Sprintf("slot-%d", slot)
+		}
+		return m.ClientID, p.Processor(m)
+	})
+	if p.Sink == nil {
+		w.Sinks = 0
+	} else {
+		dir, err := os.MkdirTemp("", "klg-chaos-store-")
+		if err != nil {
+			return nil, err
+		}
+		t.file = filepath.Join(dir, "store.db")
+	}
+	t.sinks = newTroupe(w.Sinks, p.Output, func(slot, nth int) (string, *exec.Cmd) {
+		m := Member{Brokers: p.Brokers.Addrs(), ClientID: fmt.Sprintf("sink-%d.%d", slot, nth), Workload: w}
+		return m.ClientID, p.Sink(m, t.file)
+	})
+	return t, nil
 }
 
 func (t *theatre) Addrs() []string { return t.programs.Brokers.Addrs() }
 
-func (t *theatre) Start() error {
-	for slot := range t.slots {
-		if err := t.crew.start(slot); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (t *theatre) Start() error { return errors.Join(t.crew.fill(), t.sinks.fill()) }
 
 // Inject lets a fault strike.
 func (t *theatre) Inject(f Fault) error {
 	b := t.programs.Brokers
 	switch f.Kind {
-	case Kill:
-		t.crew.kill(f.Slot)
-		return t.crew.start(f.Slot)
-	case Stop:
-		t.crew.stop(f.Slot, true)
-	case Pause:
-		t.crew.pause(f.Slot)
-		t.pending.after(f.Hold, func() { t.crew.resume(f.Slot) })
 	case RestartAll:
-		for slot := range t.slots {
+		for slot := range t.crew.size {
 			t.crew.kill(slot)
 		}
 		return t.Start()
 	case KillBroker:
+		t.repairs.now() // one at a time
 		if err := b.Kill(int(f.Node)); err != nil {
 			return err
 		}
-		t.pending.after(f.Hold, func() { t.back(b.Revive(int(f.Node))) })
+		t.repairs.after(f.Hold, func() { t.back(b.Revive(int(f.Node))) })
 	case PauseBroker:
+		t.repairs.now()
 		if err := b.Pause(int(f.Node)); err != nil {
 			return err
 		}
-		t.pending.after(f.Hold, func() { t.back(b.Resume(int(f.Node))) })
+		t.repairs.after(f.Hold, func() { t.back(b.Resume(int(f.Node))) })
+	case FullDisk:
+		return t.fill(f)
+	case KillSink, StopSink, PauseSink:
+		return t.strike(t.sinks, strings.TrimSuffix(f.Kind, "-sink"), f)
+	default:
+		return t.strike(t.crew, f.Kind, f)
+	}
+	return nil
+}
+
+// strike hits one process of a troupe.
+func (t *theatre) strike(who *troupe, kind string, f Fault) error {
+	switch kind {
+	case Kill:
+		who.kill(f.Slot)
+		return who.start(f.Slot)
+	case Stop:
+		who.stop(f.Slot, true)
+	case Pause:
+		who.pause(f.Slot)
+		t.pending.after(f.Hold, func() { who.resume(f.Slot) })
 	default:
 		return fmt.Errorf("inject %q: not a fault of processes", f.Kind)
 	}
+	return nil
+}
+
+// fullAt is how large files may be on a disk that is full: smaller than any store.
+const fullAt = 4096
+
+// fill lets no file of a sink grow any more, for a while.
+func (t *theatre) fill(f Fault) error {
+	pid := t.sinks.pid(f.Slot)
+	if pid == 0 {
+		return nil
+	}
+	limit := func(bytes string) error {
+		out, err := exec.Command("prlimit", "--pid="+strconv.Itoa(pid), "--fsize="+bytes+":").CombinedOutput() //nolint:noctx // ends at once
+		if err != nil && t.sinks.pid(f.Slot) == pid {
+			return fmt.Errorf("limit the files of sink %d to %s bytes: %w: %s", f.Slot, bytes, err, out)
+		}
+		return nil
+	}
+	if err := limit(strconv.Itoa(fullAt)); err != nil {
+		return err
+	}
+	t.pending.after(f.Hold, func() { t.back(limit("unlimited")) })
 	return nil
 }
 
@@ -164,6 +252,7 @@ func (t *theatre) back(err error) {
 
 // Heal brings everything back.
 func (t *theatre) Heal() error {
+	t.repairs.now()
 	t.pending.now()
 	t.mu.Lock()
 	err := t.lost
@@ -171,22 +260,48 @@ func (t *theatre) Heal() error {
 	return errors.Join(err, t.Start())
 }
 
-// Troubles are replicas that ended by themselves.
-func (t *theatre) Troubles() []error { return t.crew.troubles() }
+// Troubles are replicas and sinks that ended by themselves.
+func (t *theatre) Troubles() []error { return append(t.crew.troubles(), t.sinks.troubles()...) }
 
-// Finish stops all replicas in order.
-func (t *theatre) Finish() { t.crew.close() }
+// Stored are the pages of the store's views as JSON, one a line.
+func (t *theatre) Stored(ctx context.Context) ([]byte, error) {
+	if t.sinks.size == 0 {
+		return nil, nil
+	}
+	cmd := t.programs.Rows(t.file)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	if err := cmd.Wait(); err != nil {
+		return nil, fmt.Errorf("read the store: %w: %s", err, errs.String())
+	}
+	return out.Bytes(), nil
+}
+
+// Finish stops all replicas and sinks in order.
+func (t *theatre) Finish() {
+	t.crew.close()
+	t.sinks.close()
+}
 
 // Close ends what is left.
 func (t *theatre) Close() {
+	t.repairs.now()
 	t.pending.now()
-	t.crew.close()
+	t.Finish()
+	if t.file != "" {
+		_ = os.RemoveAll(filepath.Dir(t.file)) // only its own temporary files
+	}
 }
 
-// troupe is a crew of processes.
+// troupe is processes of one sort.
 type troupe struct {
-	programs *Programs
-	workload Workload
+	size    int
+	output  io.Writer
+	command func(slot, nth int) (name string, cmd *exec.Cmd)
 
 	mu      sync.Mutex
 	slots   map[int]*process
@@ -196,7 +311,31 @@ type troupe struct {
 	all     sync.WaitGroup
 }
 
-// process is one replica.
+func newTroupe(size int, output io.Writer, command func(slot, nth int) (string, *exec.Cmd)) *troupe {
+	return &troupe{size: size, output: output, command: command, slots: make(map[int]*process), started: make(map[int]int)}
+}
+
+// fill starts a process in every slot that has none.
+func (t *troupe) fill() error {
+	for slot := range t.size {
+		if err := t.start(slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pid is the process of a slot, 0 if there is none.
+func (t *troupe) pid(slot int) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.slots[slot]; p != nil {
+		return p.cmd.Process.Pid
+	}
+	return 0
+}
+
+// process is one of them.
 type process struct {
 	cmd  *exec.Cmd
 	gone bool // it was told to end, or killed
@@ -215,17 +354,17 @@ func (t *troupe) start(slot int) error {
 // launch starts a process; the caller holds mu.
 func (t *troupe) launch(slot int) error {
 	t.started[slot]++
-	m := Member{Brokers: t.programs.Brokers.Addrs(), ClientID: fmt.Sprintf("%s%d.%d", clientPrefix, slot, t.started[slot]), Workload: t.workload}
-	if t.workload.Static {
-		m.Instance = fmt.Sprintf("slot-%d", slot)
+	name, cmd := t.command(slot, t.started[slot])
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	if t.output != nil {
+		out := struct{ io.Writer }{t.output} // through a pipe: a limit of file sizes is not for its log
+		cmd.Stdout, cmd.Stderr = out, out
 	}
-	p := &process{cmd: t.programs.Processor(m), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = t.programs.Output, t.programs.Output
-	if err := p.cmd.Start(); err != nil {
-		return fmt.Errorf("start replica %s: %w", m.ClientID, err)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
 	}
 	t.slots[slot] = p
-	t.all.Go(func() { t.wait(slot, p, m.ClientID) })
+	t.all.Go(func() { t.wait(slot, p, name) })
 	return nil
 }
 
@@ -236,7 +375,7 @@ func (t *troupe) wait(slot int, p *process, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !p.gone { // told to end it may say that its last checkpoint failed: the next one goes on from the log
-		t.ended = append(t.ended, fmt.Errorf("replica %s ended by itself: %w", name, err))
+		t.ended = append(t.ended, fmt.Errorf("%s ended by itself: %w", name, err))
 	}
 	if t.slots[slot] == p {
 		delete(t.slots, slot)

@@ -75,13 +75,18 @@ func (a apache) Pause(n int) error  { return a.Kill(n) }
 func (a apache) Resume(n int) error { return a.Revive(n) }
 
 // processes runs a campaign of real processes.
-func processes(t *testing.T, b Broker, faults, perRound int) {
+func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
 	t.Helper()
 	path := program(t)
 	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
 	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", uint64(faults)))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)
-	p := &Programs{Brokers: b, Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) }}
+	p := &Programs{
+		Brokers:   b,
+		Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) },
+		Sink:      func(m Member, file string) *exec.Cmd { return exec.Command(path, m.SinkArguments(file)...) },
+		Rows:      func(file string) *exec.Cmd { return exec.Command(path, "bench", "chaos-store", "--file="+file) },
+	}
 	if log := os.Getenv("KLGSTREAM_CHAOS_LOG"); log != "" {
 		f, err := os.Create(log + ".processes")
 		if err != nil {
@@ -90,9 +95,9 @@ func processes(t *testing.T, b Broker, faults, perRound int) {
 		t.Cleanup(func() { err = errors.Join(err, f.Close()) })
 		p.Output = f
 	}
-	bench := &Bench{Log: logger(t), Now: time.Now, Patience: 3 * time.Minute, Stage: func(_ context.Context, w Workload) (Stage, error) { return p.NewStage(w), nil }}
+	bench := &Bench{Log: logger(t), Now: time.Now, Patience: 3 * time.Minute, Stage: func(_ context.Context, w Workload) (Stage, error) { return p.NewStage(w) }}
 	s, err := Campaign{
-		Seed: seed, Faults: faults, PerRound: perRound, Draw: NewProcessRound, Out: t.Output(), GoOn: setting("KLGSTREAM_CHAOS_GO_ON", 0) == 1,
+		Seed: seed, Faults: faults, PerRound: perRound, Draw: draw, Out: t.Output(), GoOn: setting("KLGSTREAM_CHAOS_GO_ON", 0) == 1,
 	}.Run(t.Context(), bench)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +110,7 @@ func processes(t *testing.T, b Broker, faults, perRound int) {
 
 // TestProcesses strikes real processes on an embedded broker that is a process of its own.
 func TestProcesses(t *testing.T) {
-	processes(t, embeddedProcess(t), 6, 6)
+	processes(t, embeddedProcess(t), NewProcessRound, 6, 6)
 }
 
 // TestProcessesOnRealKafka strikes them on Apache Kafka.
@@ -114,5 +119,5 @@ func TestProcessesOnRealKafka(t *testing.T) {
 		"group.min.session.timeout.ms=500", "group.initial.rebalance.delay.ms=0", "broker.session.timeout.ms=2000",
 		"broker.heartbeat.interval.ms=500", "offsets.topic.num.partitions=1", "offsets.topic.replication.factor=1",
 	}})
-	processes(t, apache{t, c}, 6, 6)
+	processes(t, apache{t, c}, NewProcessRound, 6, 6)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -29,6 +30,7 @@ type Member struct {
 const (
 	sessionTimeout = time.Second
 	writeTimeout   = 10 * time.Second
+	noIdling       = 10_000 * time.Hour // beyond what a clock is stepped by
 )
 
 func (w *Workload) session() time.Duration {
@@ -58,7 +60,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 	c := engine.Config{
 		Brokers: m.Brokers, Kafka: kafka, InstanceID: m.Instance,
 		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, FrameRecords: w.Frame, MaxBatch: w.Batch,
-		Bound: w.Bound, IdleTimeout: time.Hour, Idle: engine.IdleHold, MaxFutureSkew: -1, RekeyOff: w.RekeyOff,
+		Bound: w.Bound, IdleTimeout: noIdling, Idle: engine.IdleHold, MaxFutureSkew: -1, RekeyOff: w.RekeyOff,
 		SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
 		Now: now, Logger: log,
 	}
@@ -75,9 +77,10 @@ type crew interface {
 	kill(slot int)
 	pause(slot int)
 	resume(slot int)
-	client(slot int) string // client id of the slot's replica
-	troubles() []error      // replicas that ended by themselves
-	close()                 // stops all and waits
+	step(slot int, by time.Duration) // the slot's clock; 0 sets it right
+	client(slot int) string          // client id of the slot's replica
+	troubles() []error               // replicas that ended by themselves
+	close()                          // stops all and waits
 }
 
 // team is a crew within this process.
@@ -90,6 +93,7 @@ type team struct {
 
 	mu      sync.Mutex
 	slots   map[int]*replica
+	clocks  map[int]*atomic.Int64 // by how much the clock of a slot's machine is wrong, ns
 	started map[int]int
 	ended   []error
 	closed  bool
@@ -110,7 +114,7 @@ type replica struct {
 func newTeam(e *embedded, w Workload, b *Bench) *team {
 	return &team{
 		wire: e.wire, brokers: e.addrs(), workload: w, log: b.Log, now: b.Now, slots: make(map[int]*replica),
-		started: make(map[int]int), linger: &b.linger,
+		clocks: make(map[int]*atomic.Int64), started: make(map[int]int), linger: &b.linger,
 	}
 }
 
@@ -131,7 +135,7 @@ func (t *team) launch(slot int) error {
 	if t.workload.Static {
 		m.Instance = fmt.Sprintf("slot-%d", slot)
 	}
-	p, err := m.Processor(t.log.With("replica", r.client), t.now)
+	p, err := m.Processor(t.log.With("replica", r.client), t.clock(slot))
 	if err != nil {
 		return err
 	}
@@ -156,6 +160,23 @@ func (t *team) launch(slot int) error {
 		}
 	}()
 	return nil
+}
+
+// clock is the clock of a slot's machine; the caller holds mu.
+func (t *team) clock(slot int) func() time.Time {
+	if t.clocks[slot] == nil {
+		t.clocks[slot] = &atomic.Int64{}
+	}
+	wrong := t.clocks[slot]
+	return func() time.Time { return t.now().Add(time.Duration(wrong.Load())) }
+}
+
+// step makes a slot's clock wrong, or right again.
+func (t *team) step(slot int, by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clock(slot)
+	t.clocks[slot].Store(int64(by))
 }
 
 // take removes a slot's replica.

@@ -168,6 +168,7 @@ type play struct {
 	tails       map[string]*tail
 	shelf       *shelf
 	shelved     int
+	seen        map[windowID]int64 // revisions that the store had
 	truth       *Truth
 }
 
@@ -204,11 +205,21 @@ func (p *play) perform(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(wrong) == 0 {
+		if wrong, err = p.settleStore(ctx); err != nil {
+			return err
+		}
+	}
 	p.stage.Finish()
 	if len(wrong) == 0 { // stopping in order may still publish, and must change nothing
 		if wrong, err = p.look(ctx); err != nil {
 			return err
 		}
+		stored, err := p.lookStore(ctx)
+		if err != nil {
+			return err
+		}
+		wrong = append(wrong, stored...)
 	}
 	for _, t := range p.stage.Troubles() {
 		p.report.Violations = append(p.report.Violations, Violation{"refused", t.Error()})
@@ -267,6 +278,7 @@ func (p *play) steps(ctx context.Context) error {
 			schedule = schedule[1:]
 		}
 		p.breathe(ctx)
+		p.glance(ctx)
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ var words = map[string]string{
 	Kill: "replica killed (SIGKILL) and replaced", Pause: "replica paused (SIGSTOP) within or beyond its session",
 	Zombie: "replica's writes held until its partitions are another's, then delivered", Join: "one more replica joins", Leave: "a replica leaves",
 	Revoke: "rebalance while a write is held", RestartAll: "all replicas killed at once, table compacted, started with nothing",
+	KillSink: "sink killed (SIGKILL) and replaced", StopSink: "sink stopped in order (SIGTERM) and replaced",
+	PauseSink: "sink paused (SIGSTOP)", FullDisk: "no room for the sink's store for a while (RLIMIT_FSIZE)",
+	StepClock: "a replica's clock steps, by up to 12 h, forward or back",
 }
 
 // count is what struck under one heading.

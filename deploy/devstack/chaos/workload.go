@@ -54,6 +54,8 @@ type Workload struct {
 	DataDir    bool // the embedded broker keeps its log on disk and can be restarted
 	// Suffix is added to the names of topics and group, so that rounds can share a broker. Default none.
 	Suffix string
+	// Sinks is how many sinks load the results into a store, on a stage that has some. Default none.
+	Sinks int
 	// Session is the members' session timeout. Default 1 s.
 	Session time.Duration
 }
@@ -64,6 +66,7 @@ func (w *Workload) output() string { return activity.Output + w.Suffix }
 func (w *Workload) late() string   { return activity.Late + w.Suffix }
 func (w *Workload) dead() string   { return activity.Dead + w.Suffix }
 func (w *Workload) group() string  { return activity.Group + w.Suffix }
+func (w *Workload) sinks() string  { return "klgstream-sink" + w.Suffix }
 func (w *Workload) table() string  { return w.group() + "-table" }
 func (w *Workload) loop() string   { return w.group() + "-loop" }
 
@@ -107,8 +110,8 @@ func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choic
 
 // String says what matters of a workload on one line.
 func (w Workload) String() string {
-	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v), %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d frame=%d batch=%d, %d steps of %d",
-		w.Mode, w.Partitions, w.Brokers, w.Replicas, w.Static, w.Keys, w.HotPercent, w.KeyPercent, w.BadPercent, w.Windows, w.OnClose,
+	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v), %d sinks, %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d frame=%d batch=%d, %d steps of %d",
+		w.Mode, w.Partitions, w.Brokers, w.Replicas, w.Static, w.Sinks, w.Keys, w.HotPercent, w.KeyPercent, w.BadPercent, w.Windows, w.OnClose,
 		w.Lateness, w.Bound, w.Disorder, w.RekeyOff, w.IdleClock, w.DataDir, w.Commit, w.MaxDirty, w.Frame, w.Batch, w.Steps, w.PerStep)
 }
 

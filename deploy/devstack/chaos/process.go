@@ -107,6 +107,9 @@ func drawProcess(r *rand.Rand, w *Workload) Fault {
 	ms := func(from, to int) time.Duration { return time.Duration(from+r.IntN(to-from)) * time.Millisecond }
 	broker := 1 + int32(r.IntN(w.Brokers))
 	sink := r.IntN(w.Sinks)
+	if w.Brokers > 1 && r.IntN(3) == 0 { // there the brokers are what matters
+		return Fault{Kind: pick(r, KillBroker, KillBroker, PauseBroker), Node: broker, Hold: ms(500, 5000)}
+	}
 	switch n := r.IntN(100); {
 	case n < 28:
 		return Fault{Kind: Kill, Slot: slot}

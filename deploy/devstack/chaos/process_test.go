@@ -63,17 +63,6 @@ func embeddedProcess(t *testing.T) *BrokerProcess {
 	return b
 }
 
-// apache is a real Kafka. A paused broker is a killed one here.
-type apache struct {
-	t *testing.T
-	*kafkatest.Cluster
-}
-
-func (a apache) Kill(n int) error   { a.Cluster.Kill(a.t, n); return nil }
-func (a apache) Revive(n int) error { a.Cluster.Revive(a.t, n); return nil }
-func (a apache) Pause(n int) error  { return a.Kill(n) }
-func (a apache) Resume(n int) error { return a.Revive(n) }
-
 // processes runs a campaign of real processes.
 func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
 	t.Helper()
@@ -115,9 +104,16 @@ func TestProcesses(t *testing.T) {
 
 // TestProcessesOnRealKafka strikes them on Apache Kafka.
 func TestProcessesOnRealKafka(t *testing.T) {
-	c := kafkatest.Start(t, kafkatest.Options{Properties: []string{
-		"group.min.session.timeout.ms=500", "group.initial.rebalance.delay.ms=0", "broker.session.timeout.ms=2000",
-		"broker.heartbeat.interval.ms=500", "offsets.topic.num.partitions=1", "offsets.topic.replication.factor=1",
-	}})
-	processes(t, apache{t, c}, NewProcessRound, 6, 6)
+	processes(t, kafkatest.Start(t, kafkatest.Options{Properties: impatient}), NewProcessRound, 6, 6)
+}
+
+// TestProcessesOnThreeRealKafkas strikes them on a cluster of three, whose partitions have three copies: brokers are killed and
+// paused one at a time, and led by another meanwhile.
+func TestProcessesOnThreeRealKafkas(t *testing.T) {
+	processes(t, kafkatest.Start(t, kafkatest.Options{Brokers: 3, Properties: impatient}), NewClusterRound, 4, 4)
+}
+
+// impatient brokers notice soon that a member or one of them is gone.
+var impatient = []string{
+	"group.min.session.timeout.ms=500", "broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500", "offsets.topic.num.partitions=1",
 }

@@ -5,6 +5,7 @@
 #   start          start N brokers and print where they listen, once each of them is ready
 #   stop           stop them; their data stays in DIR
 #   kill ID        end broker ID at once (SIGKILL)
+#   pause ID       stop broker ID where it stands (SIGSTOP); resume ID lets it go on
 #   revive ID      start a killed broker ID again on the data it left, and wait for it
 #   clean          stop them and remove DIR
 #   cli TOOL ...   run one of Kafka's own tools: topics, groups, configs, offsets, or a class name
@@ -192,6 +193,11 @@ case $command in
     one
     running "$id" || fail "broker $id is not running"
     halt "$id" KILL
+    ;;
+  pause | resume)
+    one
+    running "$id" || fail "broker $id is not running"
+    kill "-$([ "$command" = pause ] && echo STOP || echo CONT)" "$(cat "$dir/$id/kafka.pid")"
     ;;
   revive)
     one

@@ -64,15 +64,20 @@ func Start(t testing.TB, o Options) *Cluster {
 func (c *Cluster) Addrs() []string { return c.addrs }
 
 // Kill ends a broker, counted from 1, with SIGKILL.
-func (c *Cluster) Kill(t testing.TB, broker int) {
-	t.Helper()
-	c.must(t, "kill", "--dir", c.dir, strconv.Itoa(broker))
-}
+func (c *Cluster) Kill(broker int) error { return c.to("kill", broker) }
 
 // Revive starts a killed broker again on the data it left, and returns when it is ready.
-func (c *Cluster) Revive(t testing.TB, broker int) {
-	t.Helper()
-	c.must(t, "revive", "--dir", c.dir, strconv.Itoa(broker))
+func (c *Cluster) Revive(broker int) error { return c.to("revive", broker) }
+
+// Pause stops a broker where it stands, with SIGSTOP: the others must do without it. Resume lets it go on.
+func (c *Cluster) Pause(broker int) error { return c.to("pause", broker) }
+
+// Resume continues a paused broker.
+func (c *Cluster) Resume(broker int) error { return c.to("resume", broker) }
+
+func (c *Cluster) to(command string, broker int) error {
+	_, err := c.run(command, "--dir", c.dir, strconv.Itoa(broker))
+	return err
 }
 
 // Tool runs one of Kafka's command line tools against the cluster (topics, groups, configs, offsets, or a class name)

@@ -25,8 +25,14 @@ func TestRealKafka(t *testing.T) {
 	if err := cl.ProduceSync(t.Context(), kgo.StringRecord("kept")).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	c.Kill(t, 1)
-	c.Revive(t, 1)
+	for _, strike := range []func(int) error{c.Kill, c.Revive, c.Pause, c.Resume} {
+		if err := strike(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Revive(1); err == nil {
+		t.Error("revived a broker that runs")
+	}
 	if got := c.Tool(t, "topics", "--list"); strings.TrimSpace(got) != "t" {
 		t.Errorf("topics after the kill: %q, want t", got)
 	}

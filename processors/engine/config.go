@@ -152,6 +152,11 @@ func (c *Config) sarama() *sarama.Config {
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
 	s.Consumer.Group.Session.Timeout = c.SessionTimeout
 	s.Consumer.Group.Heartbeat.Interval = c.SessionTimeout / 4
+	// How long a generation waits for a member to come back. A member that stops its partitions sends no heartbeats, so the
+	// session time-out bounds it anyway; sarama's 60 s would only keep the others waiting, past their own patience for an answer.
+	s.Consumer.Group.Rebalance.Timeout = c.SessionTimeout
+	// A coordinator that moves answers again within a moment: many short retries instead of sarama's 4 of 2 s.
+	s.Consumer.Group.Rebalance.Retry.Max, s.Consumer.Group.Rebalance.Retry.Backoff = 40, 200*time.Millisecond
 	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{goka.CopartitioningStrategy}
 	s.Consumer.Group.InstanceId = c.InstanceID
 	// One fetch of 1 MiB per partition feeds several frames; more only costs memory.
@@ -167,4 +172,12 @@ func (c *Config) sarama() *sarama.Config {
 	s.Metadata.Retry.Max = 10
 	s.Metadata.Retry.Backoff = 200 * time.Millisecond
 	return &s
+}
+
+// groupSarama is the configuration of the consumer group's client. A join is answered when the last member has joined or the
+// rebalance has timed out: whoever hangs up before that comes back as another member, for which the others wait in turn.
+func (c *Config) groupSarama() *sarama.Config {
+	s := c.sarama()
+	s.Net.ReadTimeout = s.Consumer.Group.Rebalance.Timeout + 5*time.Second
+	return s
 }

@@ -210,7 +210,7 @@ func (r *run[E, S]) options() []goka.ProcessorOption {
 }
 
 func (r *run[E, S]) consumerGroup(brokers []string, name, _ string) (sarama.ConsumerGroup, error) {
-	cg, err := sarama.NewConsumerGroup(brokers, name, r.kafka)
+	cg, err := sarama.NewConsumerGroup(brokers, name, r.config.groupSarama())
 	if err != nil {
 		return nil, err
 	}

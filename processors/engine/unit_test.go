@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"pgregory.net/rapid"
@@ -351,6 +352,22 @@ func TestConfigTellsAllFaults(t *testing.T) {
 	for _, want := range []string{"brokers", "commit interval", "max dirty -1", "bound", `"sometimes"`, "session timeout", "now", "logger"} {
 		if !bytes.Contains([]byte(err.Error()), []byte(want)) {
 			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// Once a member that had died while it waited for the others kept them waiting for sarama's 60 s, longer than they waited for
+// an answer: each came back as another member and began the wait anew, for ever.
+func TestRebalanceEndsBeforeItsMembersHangUp(t *testing.T) {
+	t.Parallel()
+	for _, session := range []time.Duration{time.Second, 10 * time.Second, 5 * time.Minute} {
+		c := Config{SessionTimeout: session}.withDefaults()
+		s := c.groupSarama()
+		if wait := s.Consumer.Group.Rebalance.Timeout; wait > session || s.Net.ReadTimeout <= wait {
+			t.Errorf("session %v: a rebalance may last %v, an answer is awaited for %v", session, wait, s.Net.ReadTimeout)
+		}
+		if err := s.Validate(); err != nil {
+			t.Errorf("session %v: %v", session, err)
 		}
 	}
 }

@@ -53,8 +53,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 test-kafka: ## the tests that want a real Apache Kafka (needs Java and Maven)
 	KLGSTREAM_REQUIRE_KAFKA=1 $(GO) test -count=1 -run 'Kafka' -v ./deploy/devstack/... ./cmd/... ./processors/... | .ci/ran
 
-test-postgres: ## the tests that want a real PostgreSQL (needs its server programs)
-	KLGSTREAM_REQUIRE_POSTGRES=1 $(GO) test -count=1 -v ./views/... | .ci/ran
+test-postgres: ## the tests that want a real PostgreSQL (needs its server programs; root, to fill a disk of its own)
+	KLGSTREAM_REQUIRE_POSTGRES=1 $(GO) test -count=1 -v ./views ./views/risingwave ./views/sink ./views/sqlite | .ci/ran
 
 test-browser: ## the tests of the page (needs Chromium)
 	KLGSTREAM_REQUIRE_BROWSER=1 $(GO) test -count=1 -v -run 'Browser|Page' ./views/httpapi/... | .ci/ran

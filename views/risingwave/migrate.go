@@ -230,7 +230,7 @@ func (f *flavour) create(v views.View) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %q AS\n%s", v.Name, v.SQL)
 }
 
-// check compares the columns of the relation with their description.
+// check compares the columns of the relation with their description; a difference stays one.
 func (f *flavour) check(ctx context.Context, db executor, v views.View) error {
 	rows, err := db.Query(ctx, fmt.Sprintf("SELECT * FROM %q LIMIT 0", v.Name))
 	if err != nil {
@@ -245,22 +245,17 @@ func (f *flavour) check(ctx context.Context, db executor, v views.View) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	return views.CompareColumns(v, there)
+	return views.Permanent(views.CompareColumns(v, there))
 }
 
 // wrongView names the view. A database that understood the statement and refused it (class 42 in PostgreSQL, 0A for what it
-// does not have) will do so again; one that is away is another matter.
+// does not have) will do so again. Everything else may be the way to it: a connection that breaks in the middle of a
+// statement says so in many forms, and a sink that took one of them for a mistake in the view would end because of it.
 func wrongView(v views.View, err error) error {
 	named := fmt.Errorf("view %q: %w", v.Name, err)
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if ok && !strings.HasPrefix(e.Code, "42") && !strings.HasPrefix(e.Code, "0A") && !strings.HasPrefix(e.Code, "2BP") {
-		return named
+	if ok && (strings.HasPrefix(e.Code, "42") || strings.HasPrefix(e.Code, "0A") || strings.HasPrefix(e.Code, "2BP")) {
+		return views.Permanent(named)
 	}
-	if !ok && (pgconn.SafeToRetry(err) || pgconn.Timeout(err) || errors.Is(err, context.Canceled)) {
-		return named
-	}
-	if _, broken := errors.AsType[*pgconn.ConnectError](err); broken {
-		return named
-	}
-	return views.Permanent(named)
+	return named
 }

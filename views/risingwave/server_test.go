@@ -39,6 +39,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(sinkURL); url != "" {
+		os.Exit(beSink(url, os.Getenv(sinkBroker)))
+	}
 	code := m.Run()
 	if shared != nil {
 		shared.kill()
@@ -62,14 +65,18 @@ func postgres(t testing.TB) *server {
 	return nil
 }
 
-// start makes a cluster that sorts text by the rules of a language, where that can be had: what relies on the order of
-// bytes then fails.
 func start() (*server, error) {
-	bin, err := binaries()
+	dir, err := os.MkdirTemp("", "klgstream-postgres-")
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "klgstream-postgres-")
+	return startIn(dir)
+}
+
+// startIn makes a cluster that sorts text by the rules of a language, where that can be had: what relies on the order of
+// bytes then fails.
+func startIn(dir string) (*server, error) {
+	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,9 @@ import (
 // topics is a broker in this process with what a processor would have published: every revision of some windows, and some
 // letters.
 type topics struct {
-	addrs []string
-	truth map[string]int64 // event count by registration and hour
+	addrs  []string
+	client *kgo.Client
+	truth  map[string]int64 // event count by registration and hour
 }
 
 const (
@@ -35,7 +36,7 @@ const (
 
 func newTopics(t *testing.T) *topics {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "aircraft-windows", "aircraft-events-late", "aircraft-events-dlq"))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Millisecond), kfake.SeedTopics(4, "aircraft-windows", "aircraft-events-late", "aircraft-events-dlq"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,18 +45,34 @@ func newTopics(t *testing.T) *topics {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	b := &topics{addrs: cluster.ListenAddrs(), truth: map[string]int64{}}
+	t.Cleanup(client.Close)
+	b := &topics{addrs: cluster.ListenAddrs(), client: client, truth: map[string]int64{}}
+	b.publishWindows(t, 0, hours, revisions)
+	b.publishLetters(t)
+	return b
+}
+
+// publishWindows publishes windows of some hours in all their revisions.
+func (b *topics) publishWindows(t *testing.T, from, to, revisions int64) {
+	t.Helper()
 	var records []*kgo.Record
-	for revision := range int64(revisions) {
+	for revision := range revisions {
 		for i := range int64(aircraft) {
-			for h := range int64(hours) {
+			for h := from; h < to; h++ {
 				w := viewtest.Window(fmt.Sprintf("N%03d", i), h, revision+1)
 				b.truth[fmt.Sprint(w.Registration, w.Start)] = revisions
 				records = append(records, &kgo.Record{Topic: "aircraft-windows", Partition: int32(i % 4), Key: w.AppendKey(nil), Value: w.AppendJSON(nil)})
 			}
 		}
 	}
+	if err := b.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *topics) publishLetters(t *testing.T) {
+	t.Helper()
+	var records []*kgo.Record
 	for i := range int64(letters) {
 		l := viewtest.Letter(i, "late")
 		r := &kgo.Record{Topic: "aircraft-events-late", Partition: int32(i % 4), Key: l.Key, Value: l.Value}
@@ -64,10 +81,9 @@ func newTopics(t *testing.T) *topics {
 		}
 		records = append(records, r)
 	}
-	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+	if err := b.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 // rung is a store that rings behind every write, whatever became of it.

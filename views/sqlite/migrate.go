@@ -48,14 +48,14 @@ func migrate(ctx context.Context, tx *sql.Tx, shown []views.View) error {
 	return errors.Join(faults...)
 }
 
-// wrongView names the view. Waiting mends a file that is locked or full, but no view that SQLite does not understand.
+// wrongView names the view. Waiting mends a file that is locked or full, or a transaction that ran out of time, but no view
+// that SQLite does not understand.
 func wrongView(v views.View, err error) error {
 	named := fmt.Errorf("view %q: %w", v.Name, err)
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if ok && e.Code()&0xff != sqlite3.SQLITE_ERROR || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return named
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_ERROR {
+		return views.Permanent(named)
 	}
-	return views.Permanent(named)
+	return named
 }
 
 func migrateTables(ctx context.Context, tx *sql.Tx) error {
@@ -121,5 +121,5 @@ func checkView(ctx context.Context, tx *sql.Tx, v views.View) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(views.CompareColumns(v, there), rows.Err())
+	return errors.Join(views.Permanent(views.CompareColumns(v, there)), rows.Err())
 }

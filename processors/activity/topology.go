@@ -159,8 +159,13 @@ func appendWindows(w *codecs.StateWriter, s *window.State[codecs.Aggregate]) {
 
 // Parse decodes a state.
 func (t *topology) Parse(s *State, data []byte, purged int64) error {
-	*s = State{Windows: make([]window.State[codecs.Aggregate], len(t.definitions))}
+	s.Total = 0
+	s.Summary.Reset()
+	if s.Windows == nil {
+		s.Windows = make([]window.State[codecs.Aggregate], len(t.definitions))
+	}
 	for i := range s.Windows {
+		t.definitions[i].Renew(&s.Windows[i])
 		s.Windows[i].Purged = window.MarkAt(purged)
 	}
 	t.parsing = parsing{t: t, state: s}
@@ -196,10 +201,7 @@ func (p *parsing) Definition(name []byte) bool {
 }
 
 func (p *parsing) Slice(s codecs.Slice) *codecs.Aggregate {
-	p.open.Slices = append(p.open.Slices, window.Slice[codecs.Aggregate]{
-		Span: window.Span{Start: s.Start, End: s.End}, Count: s.Count, Closed: s.Closed,
-	})
-	return &p.open.Slices[len(p.open.Slices)-1].Acc
+	return p.open.Restore(window.Span{Start: s.Start, End: s.End}, s.Count, s.Closed)
 }
 
 func (p *parsing) Withdrawn(w codecs.Withdrawn) {

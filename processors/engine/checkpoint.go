@@ -14,16 +14,30 @@ import (
 )
 
 // cut is what one partition has to write and commit in one checkpoint.
+//
+// Its states are encoded and written share by share, so that much to write takes little memory and folding waits for one share
+// at most. A state written later than the first share may hold events behind the position of the cut: a replay finds them
+// fenced (E3), as it finds those of a checkpoint that was broken off. Late events are published behind the last share, when all
+// states that know of them are acknowledged.
 type cut[E, S any] struct {
 	p       *partition[E, S]
-	spools  *spools
-	entries []*entry[S]
+	spools  *spools     // what folding put there, and the first share
+	entries []*entry[S] // to be written
+	begun   int         // entries of shares already begun
+	ended   int         // and of those ended
+	passed  int64       // watermark up to which the last share begun has emitted everything
+	settles []*entry[S] // had a late event before the cut
 	at      position
 	did     outcomes
 }
 
-// longestPause bounds the time between two checkpoints when each takes longer than the commit interval.
+// longestPause bounds the time between two checkpoints when each takes longer than the commit interval, or when the input lies
+// far behind.
 const longestPause = time.Second
+
+// A partition lies far behind when more than farBehind records are waiting, and more than were folded since the last checkpoint
+// as long as those are less than veryFarBehind.
+const farBehind, veryFarBehind = 10_000, 100_000
 
 // checkpoints writes the session's partitions every commit interval until it is stopped or one fails.
 func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
@@ -43,14 +57,50 @@ func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
 			r.fail(fmt.Errorf("checkpoint: %w", err))
 			return
 		}
-		// A checkpoint that takes long is followed by a longer pause, in which more events of a key come together.
-		if took := r.config.Now().Sub(began); took > r.config.CommitInterval {
-			ticker.Reset(min(2*took, max(r.config.CommitInterval, longestPause)))
-		} else {
-			ticker.Reset(r.config.CommitInterval)
-		}
+		ticker.Reset(r.interval(s, r.config.Now().Sub(began)))
 	}
 }
+
+// interval is the time to the next checkpoint. One that takes long is followed by a longer pause, in which more events of a key
+// come together; and so is any while the input lies far behind: results are late by what waits before them, not by the pause, which
+// ends when the backlog does.
+func (r *run[E, S]) interval(s *session[E, S], took time.Duration) time.Duration {
+	longest := max(r.config.CommitInterval, longestPause)
+	if r.farBehind(s) {
+		for _, p := range s.partitions {
+			p.bePatient()
+		}
+		return longest
+	}
+	if took > r.config.CommitInterval {
+		return min(2*took, longest)
+	}
+	return r.config.CommitInterval
+}
+
+// farBehind reports whether every partition that has something to read lies far behind: the results of none are waited for.
+func (r *run[E, S]) farBehind(s *session[E, S]) bool {
+	far := false
+	for _, p := range s.partitions {
+		switch p.backlog() {
+		case backlogNear:
+			return false
+		case backlogFar:
+			far = true
+		case backlogNone:
+		}
+	}
+	return far
+}
+
+// backlog is how much of a partition's input waits.
+type backlog int
+
+const (
+	backlogNone backlog = iota // nothing, and nothing came
+	backlogNear
+	backlogFar
+)
 
 // checkpoint is one micro-checkpoint of all partitions: cut, write states, write results, commit.
 func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
@@ -66,21 +116,13 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
 	if len(cuts) == 0 {
 		return nil
 	}
-	acks, err := r.write(ctx, s, cuts)
+	sound, err := r.write(ctx, s, cuts)
 	if err != nil {
 		return err
 	}
 	positions := make(map[int32]position, len(cuts))
-	sound := true
 	for i := range cuts {
 		c := &cuts[i]
-		from, to := c.p.acknowledged(acks)
-		if from < to {
-			sound = false
-			if err := r.heal(ctx, c.p, from, to); err != nil {
-				return err
-			}
-		}
 		c.at.clock.table = c.p.tableEnd()
 		positions[c.p.id] = c.at
 	}
@@ -98,19 +140,73 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
 	return nil
 }
 
-// write sends states, re-keyed events and dead letters, and when they are acknowledged results and late events.
-func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S]) (acked, error) {
+// write sends states, re-keyed events and dead letters, and when they are acknowledged results and late events. It reports whether
+// the changelogs held nothing of others.
+func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S]) (sound bool, err error) {
 	permit := func() error { return r.renew(s) }
-	var first, second []*spool
+	var states, results, late []*spool
+	several := false
 	for _, c := range cuts {
-		first, second = c.spools.first(first), c.spools.second(second)
+		states, results, late = c.spools.first(states), appendFilled(results, &c.spools.out), appendFilled(late, &c.spools.late)
+		several = several || c.begun < len(c.entries)
 	}
-	acks, err := r.outbox.write(ctx, permit, first)
+	if !several { // the rule: one round trip less
+		results, late = append(results, late...), nil
+	}
+	if sound, err = r.writeShare(ctx, permit, cuts, states, results); err != nil || !several {
+		return sound, err
+	}
+	for i := range cuts {
+		cuts[i].p.release(&cuts[i])
+	}
+	for more := share(cuts, nil); len(more) > 0; more = share(cuts, more) {
+		states, results = states[:0], results[:0]
+		for _, c := range more {
+			states, results = appendFilled(states, &c.p.share.table), appendFilled(results, &c.p.share.out)
+		}
+		ok, err := r.writeShare(ctx, permit, cuts, states, results)
+		if err != nil {
+			return false, err
+		}
+		sound = sound && ok
+		for _, c := range more {
+			c.p.release(c)
+		}
+	}
+	_, err = r.outbox.write(ctx, permit, late)
+	return sound, err
+}
+
+// share are the cuts that have a further share, which is encoded.
+func share[E, S any](cuts []cut[E, S], last []*cut[E, S]) []*cut[E, S] {
+	more := last[:0]
+	for i := range cuts {
+		if c := &cuts[i]; c.begun < len(c.entries) {
+			c.p.nextShare(c)
+			more = append(more, c)
+		}
+	}
+	return more
+}
+
+// writeShare writes states, then results; and it reads and heals what others have appended to changelogs between.
+func (r *run[E, S]) writeShare(ctx context.Context, permit func() error, cuts []cut[E, S], states, results []*spool) (sound bool, err error) {
+	acks, err := r.outbox.write(ctx, permit, states)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	_, err = r.outbox.write(ctx, permit, second)
-	return acks, err
+	sound = true
+	for i := range cuts {
+		p := cuts[i].p
+		if from, to := p.acknowledged(acks); from < to {
+			sound = false
+			if err := r.heal(ctx, p, from, to); err != nil {
+				return false, err
+			}
+		}
+	}
+	_, err = r.outbox.write(ctx, permit, results)
+	return sound, err
 }
 
 // renew proves the membership before a write if the last proof is older than half a session time-out (E7): whoever was
@@ -171,21 +267,95 @@ func (p *partition[E, S]) cut(now time.Time) (cut[E, S], bool) {
 	if len(p.dirty) == 0 && p.pending == 0 && !p.moved && !p.overdue(now) {
 		return cut[E, S]{}, false
 	}
-	for _, e := range p.dirty {
-		p.topology.Collect(e.key, &e.live.state, max(p.hands.watermark, e.live.purged), p.emit)
+	for _, e := range p.waiting {
+		e.waits, e.settles = false, true
 		e.live.inCut = len(e.live.undecided) - e.live.owed
-		p.open.table.add([]byte(e.key), p.encode(e))
-		e.dirty = false
 	}
-	c := cut[E, S]{p: p, spools: p.open, entries: p.dirty, at: p.at, did: p.outcomes}
-	p.outcomes = outcomes{}
+	c := cut[E, S]{p: p, spools: p.open, entries: p.dirty, settles: p.waiting, at: p.at, did: p.outcomes}
+	p.outcomes, p.waiting = outcomes{}, nil
+	p.encodeShare(&c, c.spools)
 	c.at.clock = p.hands.clock()
 	p.metrics.all.dirty.Observe(float64(len(p.dirty)))
 	p.open, p.spare = p.spare, nil
 	p.dirty, p.spareDirty, p.pending, p.moved = p.spareDirty[:0], nil, 0, false
-	p.savedAt = now
+	p.savedAt, p.savedInput = now, p.at.input
 	p.released.Broadcast()
 	return c, true
+}
+
+// nextShare encodes the next states of a cut.
+func (p *partition[E, S]) nextShare(c *cut[E, S]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.encodeShare(c, p.share)
+}
+
+// encodeShare collects results and encodes states of as many keys as are written at a time.
+func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
+	entries := c.entries[c.begun:min(len(c.entries), c.begun+p.config.ShareKeys)]
+	c.begun += len(entries)
+	c.passed = p.hands.watermark
+	p.results = &to.out
+	for _, e := range entries {
+		if e.fires {
+			p.advance(e)
+		}
+		p.topology.Collect(e.key, &e.live.state, max(p.hands.watermark, e.live.purged), p.emitter)
+		to.table.add([]byte(e.key), p.encode(e))
+		e.dirty = false
+	}
+}
+
+// release ends a share whose states and results are acknowledged.
+func (p *partition[E, S]) release(c *cut[E, S]) {
+	p.metrics.wrote("table", &p.share.table)
+	p.metrics.wrote("output", &p.share.out)
+	p.share.table.reset()
+	p.share.out.reset()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rest(c)
+}
+
+// rest settles the last share begun, and packs the keys that nothing is left to be done for, if they have no window open or too
+// many are decoded.
+func (p *partition[E, S]) rest(c *cut[E, S]) {
+	for _, e := range c.entries[c.ended:c.begun] {
+		p.topology.Settle(&e.live.state, c.passed)
+		p.retire(e)
+	}
+	c.ended = c.begun
+}
+
+// retire packs an entry that has been settled.
+func (p *partition[E, S]) retire(e *entry[S]) {
+	if e.dirty || e.waits || e.settles || len(e.live.undecided) > 0 {
+		return
+	}
+	if p.lives > p.keep || p.topology.Idle(&e.live.state) {
+		p.pack(e, p.encode(e))
+	}
+}
+
+// backlog says how much of the input waits.
+func (p *partition[E, S]) backlog() backlog {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	folded := p.at.input - p.savedInput
+	switch behind := p.behind(); {
+	case behind > max(farBehind, min(folded, veryFarBehind)):
+		return backlogFar
+	case behind > 0 || folded > 0:
+		return backlogNear
+	}
+	return backlogNone
+}
+
+// bePatient lets folding tell when the backlog is gone.
+func (p *partition[E, S]) bePatient() {
+	p.mu.Lock()
+	p.patient = true
+	p.mu.Unlock()
 }
 
 // encode is an entry's record; the bytes are valid until the next encode.
@@ -233,21 +403,19 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 	defer p.mu.Unlock()
 	p.spare = c.spools
 	p.moved = p.moved || !committed
-	for _, e := range c.entries {
-		l := e.live
-		p.topology.Settle(&l.state, c.at.clock.watermark)
-		l.undecided = slices.Delete(l.undecided, l.owed, l.owed+l.inCut)
-		l.inCut = 0
-		if !e.dirty && len(l.undecided) == 0 && p.topology.Idle(&l.state) {
-			e.raw, e.live = append(make([]byte, 0, len(p.encode(e))), p.recordBytes...), nil
-			p.timers.Schedule(e, &e.alarm, p.expiry(e))
-		}
-	}
-	clear(c.entries)
-	p.spareDirty = c.entries[:0]
+	p.settled = max(p.settled, c.at.clock.watermark)
 	if committed {
 		p.committed = c.at
 	}
+	p.rest(&c)
+	for _, e := range c.settles {
+		l := e.live
+		l.undecided = slices.Delete(l.undecided, l.owed, l.owed+l.inCut)
+		l.inCut, e.settles = 0, false
+		p.retire(e)
+	}
+	clear(c.entries)
+	p.spareDirty = c.entries[:0]
 	p.show()
 }
 

@@ -121,7 +121,8 @@ func (p *partition[E, S]) follow() {
 	p.timers.Advance(w, p.fire)
 }
 
-// fire lets a key emit what the watermark has closed.
+// fire marks a key for the next cut, which lets it emit what the watermark has closed. Until then its windows are as good as closed:
+// events are judged by the watermark.
 func (p *partition[E, S]) fire(e *entry[S], due int64) {
 	if !e.alarm.Ring(due) || p.entries[e.key] != e {
 		return
@@ -129,10 +130,16 @@ func (p *partition[E, S]) fire(e *entry[S], due int64) {
 	if p.expiry(e) <= p.hands.watermark && p.forget(e) {
 		return
 	}
-	l := p.liven(e)
-	p.topology.Advance(e.key, &l.state, p.hands.watermark, p.emit)
-	l.purged = max(l.purged, p.hands.watermark)
+	e.fires = true
 	p.soil(e)
+}
+
+// advance lets a key emit what the watermark has closed.
+func (p *partition[E, S]) advance(e *entry[S]) {
+	e.fires = false
+	l := p.liven(e)
+	p.topology.Advance(e.key, &l.state, p.hands.watermark, p.emitter)
+	l.purged = max(l.purged, p.hands.watermark)
 	p.schedule(e)
 }
 
@@ -153,8 +160,14 @@ func (p *partition[E, S]) tick(now time.Time) {
 	p.timers.Advance(h.watermark, p.fire) // what was scheduled behind the watermark since it last moved
 }
 
-func (p *partition[E, S]) readToEnd() bool {
-	return p.claim != nil && p.at.input >= p.claim.HighWaterMarkOffset()
+func (p *partition[E, S]) readToEnd() bool { return p.claim != nil && p.behind() <= 0 }
+
+// behind is how many records of the input are known and not folded.
+func (p *partition[E, S]) behind() int64 {
+	if p.claim == nil {
+		return 0
+	}
+	return p.claim.HighWaterMarkOffset() - p.at.input
 }
 
 // speak tells the other partitions of the own watermark, if there is something new to tell.

@@ -34,8 +34,14 @@ type Config struct {
 
 	// CommitInterval is the time between checkpoints. Default 100 ms, least 1 ms.
 	CommitInterval time.Duration
-	// MaxDirty is how many changed keys a partition holds before it waits for its checkpoint. Default 25,000.
+	// MaxDirty is how many changed keys a partition holds before it waits for its checkpoint. Default 50,000.
 	MaxDirty int
+	// ShareKeys is how many changed keys of a partition are encoded and written at a time. Default 4,096. More cost memory, fewer
+	// round trips to the broker.
+	ShareKeys int
+	// DecodedKeys is how many keys of all partitions together stay decoded when they are written; others are kept as bytes until
+	// their next event. Default 65,536. Decoded a key takes about four times the memory.
+	DecodedKeys int
 	// MaxPending is how many bytes of letters, results and re-keyed events a partition holds before it waits. Default 32 MiB.
 	MaxPending int
 	// FrameRecords is the most records handed to goka as one message. Default 1,000.
@@ -82,7 +88,9 @@ type Config struct {
 // withDefaults fills what is zero.
 func (c Config) withDefaults() Config {
 	setDefault(&c.CommitInterval, 100*time.Millisecond)
-	setDefault(&c.MaxDirty, 25_000)
+	setDefault(&c.MaxDirty, 50_000)
+	setDefault(&c.ShareKeys, 4096)
+	setDefault(&c.DecodedKeys, 65_536)
 	setDefault(&c.MaxPending, 32<<20)
 	setDefault(&c.FrameRecords, 1000)
 	setDefault(&c.MaxBatch, 900_000)
@@ -121,6 +129,8 @@ func (c Config) Validate() error {
 	check(len(c.Brokers) > 0, "brokers: none given, at least one host:port is needed")
 	check(c.CommitInterval >= time.Millisecond, "commit interval %v must be at least 1ms", c.CommitInterval)
 	check(c.MaxDirty > 0, "max dirty %d must be at least 1", c.MaxDirty)
+	check(c.ShareKeys > 0, "share keys %d must be at least 1", c.ShareKeys)
+	check(c.DecodedKeys > 0, "decoded keys %d must be at least 1", c.DecodedKeys)
 	check(c.MaxPending > 0, "max pending %d bytes must be at least 1", c.MaxPending)
 	check(c.FrameRecords > 0, "frame records %d must be at least 1", c.FrameRecords)
 	check(c.MaxBatch >= 1024, "max batch %d bytes must be at least 1024", c.MaxBatch)

@@ -15,7 +15,7 @@ func (p *partition[E, S]) expiry(e *entry[S]) int64 {
 // event and the watermark that purged it are committed: no replay reaches that event again, repeats through the loop are told
 // by the partition's fences, and a restart cannot judge by an earlier watermark. Until then it stays.
 func (p *partition[E, S]) forget(e *entry[S]) bool {
-	if e.live != nil || e.dirty {
+	if e.live != nil || e.dirty || e.open {
 		return false
 	}
 	if p.committed.clock.watermark < p.expiry(e) {

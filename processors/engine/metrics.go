@@ -84,17 +84,19 @@ func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
 	m.fenced.Add(float64(o.fenced))
 	m.rekeyed.Add(float64(o.rekeyed))
 	m.skipped.Add(float64(o.skipped))
-	add := func(kind string, sp *spool) {
-		m.all.records.WithLabelValues(kind).Add(float64(len(sp.records)))
-		m.all.bytes.WithLabelValues(kind).Add(float64(sp.bytes))
-	}
-	add("table", &s.table)
-	add("output", &s.out)
-	add("late", &s.late)
-	add("dead", &s.dead)
+	m.wrote("table", &s.table)
+	m.wrote("output", &s.out)
+	m.wrote("late", &s.late)
+	m.wrote("dead", &s.dead)
 	for _, l := range s.loop {
-		add("loop", l)
+		m.wrote("loop", l)
 	}
+}
+
+// wrote counts acknowledged records.
+func (m *partitionMetrics) wrote(kind string, s *spool) {
+	m.all.records.WithLabelValues(kind).Add(float64(len(s.records)))
+	m.all.bytes.WithLabelValues(kind).Add(float64(s.bytes))
 }
 
 // outcomes counts events by what became of them between two cuts.

@@ -26,14 +26,19 @@ const (
 	ReasonKeys           = "too_many_keys"
 )
 
-// entry is one key of a partition. A key no window of which is open is kept as the bytes of its last record.
+// entry is one key of a partition. A key no window of which is open, or that is not among those lately used, is kept as the
+// bytes of its last record.
 type entry[S any] struct {
-	key   string
-	raw   []byte
-	live  *live[S] // nil while raw
-	seen  int64    // largest event time, ms; only with a state TTL
-	alarm window.Alarm
-	dirty bool
+	key     string
+	raw     []byte
+	live    *live[S] // nil while raw
+	seen    int64    // largest event time, ms; only with a state TTL
+	alarm   window.Alarm
+	dirty   bool
+	open    bool // while raw: a window is open
+	fires   bool // the watermark has closed a window of it, and it waits for the next cut
+	waits   bool // a late event of it is in the next cut
+	settles bool // a late event of it is in the cut being written
 }
 
 // live is a key's decoded record.
@@ -74,15 +79,27 @@ type partition[E, S any] struct {
 	kick       func()
 	dirty      []*entry[S]
 	spareDirty []*entry[S]
+	waiting    []*entry[S] // had a late event since the last cut
 	open       *spools
 	spare      *spools
+	share      *spools // states and results of a share of a large cut
+	results    *spool  // where emit puts a result
+	emitter    Emit
 	pending    int  // bytes in open that folding put there
 	moved      bool // a position moved since the last cut
 	committed  position
+	settled    int64     // watermark of the last cut all of which is acknowledged
 	savedAt    time.Time // when the last cut was taken
+	savedInput int64     // input position of the last cut
+	patient    bool      // the next checkpoint waits until the backlog is gone
+
+	lives int        // decoded entries
+	keep  int        // how many of them may stay so when they are not in use
+	idle  []*live[S] // memory for further ones
 
 	outcomes                outcomes
 	stateBytes, recordBytes []byte // encode's scratch
+	envelope                codecs.Envelope
 }
 
 // topics are a job's topics with the number of partitions of those that letters are spread over.
@@ -94,10 +111,11 @@ type topics struct {
 func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[E, S], m *partitionMetrics, kick func()) *partition[E, S] {
 	p := &partition[E, S]{
 		id: id, count: count, config: c, topics: t, metrics: m, topology: top, kick: kick,
-		entries: make(map[string]*entry[S]), table: -1,
+		entries: make(map[string]*entry[S]), table: -1, keep: max(1, c.DecodedKeys/int(count)),
 	}
 	p.released = sync.NewCond(&p.mu)
-	p.open, p.spare = p.newSpools(), p.newSpools()
+	p.open, p.spare, p.share = p.newSpools(), p.newSpools(), p.newSpools()
+	p.emitter = p.emit
 	return p
 }
 
@@ -117,9 +135,10 @@ func (p *partition[E, S]) begin(at position) {
 	p.at, p.claimed, p.failed = at, true, nil
 	p.timers = window.Timers[*entry[S]]{}
 	p.hands.restore(p.id, p.count, p.config, at.clock)
-	p.committed, p.moved = at, false
+	p.committed, p.moved, p.settled = at, false, at.clock.watermark
+	p.savedInput, p.waiting, p.patient = at.input, nil, false
 	for _, e := range p.entries { // kept from an earlier generation
-		e.alarm = window.Alarm{}
+		e.alarm, e.fires, e.waits, e.settles = window.Alarm{}, false, false, false
 		p.revive(e)
 	}
 }
@@ -130,7 +149,7 @@ func (p *partition[E, S]) revive(e *entry[S]) {
 		var env codecs.Envelope
 		if env.Parse(e.raw) == nil && env.Purged <= p.hands.start {
 			e.seen = p.hands.start // not known better
-			if env.Due != codecs.NoDue {
+			if e.open = env.Due != codecs.NoDue; e.open {
 				e.seen = env.Due // a window is open until then
 			}
 			p.timers.Schedule(e, &e.alarm, min(env.Due, p.expiry(e)))
@@ -144,6 +163,9 @@ func (p *partition[E, S]) revive(e *entry[S]) {
 }
 
 func (p *partition[E, S]) schedule(e *entry[S]) {
+	if e.fires {
+		return // advance schedules it
+	}
 	p.timers.Schedule(e, &e.alarm, p.topology.Due(&e.live.state))
 }
 
@@ -190,6 +212,10 @@ func (p *partition[E, S]) process(fr *frame, loop bool) error {
 				return err
 			}
 		}
+	}
+	if p.patient && p.behind() <= int64(p.config.FrameRecords) {
+		p.patient = false
+		p.kick()
 	}
 	return nil
 }
@@ -290,6 +316,7 @@ func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.Consum
 	} else {
 		l.undecided = append(l.undecided, codecs.Source{Partition: src.partition, Offset: src.offset})
 		p.late(src, m, t)
+		p.await(e)
 	}
 	p.soil(e)
 }
@@ -299,6 +326,7 @@ func (p *partition[E, S]) refold(e *entry[S], t int64, src source, m *sarama.Con
 	p.outcomes.fenced++
 	if e.live.send(codecs.Source{Partition: src.partition, Offset: src.offset}) {
 		p.late(src, m, t)
+		p.await(e)
 	}
 	p.topology.Touch(&e.live.state)
 	p.soil(e)
@@ -341,6 +369,7 @@ func insertSource(fences []codecs.Source, s codecs.Source) []codecs.Source {
 func (p *partition[E, S]) create(key string) *entry[S] {
 	e := &entry[S]{key: key, live: &live[S]{purged: math.MinInt64}, seen: math.MinInt64}
 	p.entries[key] = e
+	p.lives++
 	return e
 }
 
@@ -349,8 +378,8 @@ func (p *partition[E, S]) liven(e *entry[S]) *live[S] {
 	if e.live != nil {
 		return e.live
 	}
-	l := &live[S]{purged: math.MinInt64}
-	var env codecs.Envelope
+	l := p.unshelve()
+	env := &p.envelope
 	if err := env.Parse(e.raw); err != nil {
 		// The store has parsed these bytes before it took them in.
 		panic("engine: entry " + e.key + ": " + err.Error())
@@ -362,9 +391,49 @@ func (p *partition[E, S]) liven(e *entry[S]) *live[S] {
 	if err := p.topology.Parse(&l.state, env.State, env.Purged); err != nil {
 		panic("engine: entry " + e.key + ": " + err.Error())
 	}
-	p.topology.Settle(&l.state, p.hands.start)
-	e.live, e.raw = l, nil
+	p.topology.Settle(&l.state, p.settled)
+	e.live, e.raw, e.open = l, nil, false
+	p.lives++
 	return l
+}
+
+// pack keeps an entry as the bytes of its record. Nothing of it may be unwritten or unsettled: to decode it is then as good as a
+// restart behind its last checkpoint.
+func (p *partition[E, S]) pack(e *entry[S], record []byte) {
+	due := p.topology.Due(&e.live.state)
+	if e.open = due != math.MaxInt64; e.open {
+		e.seen = max(e.seen, due)
+	}
+	p.shelve(e.live)
+	e.raw, e.live = append(make([]byte, 0, len(record)), record...), nil
+	p.lives--
+	p.timers.Schedule(e, &e.alarm, min(due, p.expiry(e)))
+}
+
+// shelve keeps the memory of a decoded entry for the next, and unshelve takes it.
+func (p *partition[E, S]) shelve(l *live[S]) {
+	if len(p.idle) < p.keep {
+		p.idle = append(p.idle, l)
+	}
+}
+
+func (p *partition[E, S]) unshelve() *live[S] {
+	n := len(p.idle) - 1
+	if n < 0 {
+		return &live[S]{purged: math.MinInt64}
+	}
+	l := p.idle[n]
+	p.idle[n], p.idle = nil, p.idle[:n]
+	l.fences, l.undecided, l.owed, l.inCut = l.fences[:0], l.undecided[:0], 0, 0
+	return l
+}
+
+// await puts an entry on the list of those whose late events the next cut's acknowledgement settles.
+func (p *partition[E, S]) await(e *entry[S]) {
+	if !e.waits {
+		e.waits = true
+		p.waiting = append(p.waiting, e)
+	}
 }
 
 // soil puts an entry on the list of the next cut.
@@ -397,10 +466,7 @@ func (p *partition[E, S]) spoolFor(home int32) *spool {
 }
 
 // emit takes a result of the topology.
-func (p *partition[E, S]) emit(key, value []byte) {
-	p.open.out.add(key, value)
-	p.pending += recordSize(key, value, nil)
-}
+func (p *partition[E, S]) emit(key, value []byte) { p.results.add(key, value) }
 
 // bury writes a dead letter.
 func (p *partition[E, S]) bury(src source, m *sarama.ConsumerMessage, reason, detail string, t int64) {

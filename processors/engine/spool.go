@@ -99,17 +99,13 @@ func (s *spools) reset() {
 	s.late.reset()
 }
 
-// first are the spools to be acknowledged before anything of second is sent.
+// first are the spools to be acknowledged before results and late events are sent.
 func (s *spools) first(dst []*spool) []*spool {
 	dst = appendFilled(dst, &s.table)
 	for _, l := range s.loop {
 		dst = appendFilled(dst, l)
 	}
 	return appendFilled(dst, &s.dead)
-}
-
-func (s *spools) second(dst []*spool) []*spool {
-	return appendFilled(appendFilled(dst, &s.out), &s.late)
 }
 
 func appendFilled(dst []*spool, s *spool) []*spool {

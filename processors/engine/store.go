@@ -38,7 +38,11 @@ func (s store[E, S]) Set(key string, value []byte) error {
 	} else if s.p.older(&env, e) {
 		return nil
 	}
-	e.raw, e.live = append(e.raw[:0], value...), nil
+	if e.live != nil {
+		e.live = nil
+		s.p.lives--
+	}
+	e.raw = append(e.raw[:0], value...)
 	if s.p.claimed {
 		s.p.revive(e)
 	}
@@ -97,6 +101,9 @@ func hasSource(sources []codecs.Source, partition int32) bool {
 func (s store[E, S]) Delete(key string) error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
+	if e := s.p.entries[key]; e != nil && e.live != nil {
+		s.p.lives--
+	}
 	delete(s.p.entries, key)
 	return nil
 }

@@ -49,7 +49,8 @@ type Topology[E, S any] interface {
 	Idle(s *S) bool
 	// Append appends the encoded state.
 	Append(dst []byte, s *S) []byte
-	// Parse replaces the state by the encoded one, which it must not retain. purged is the watermark up to which it was purged.
+	// Parse replaces the state by the encoded one, which it must not retain. purged is the watermark up to which it was purged. What the
+	// state held may be of another key: only its memory is to be used again.
 	Parse(s *S, data []byte, purged int64) error
 }
 

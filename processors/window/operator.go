@@ -323,6 +323,21 @@ func (o *Operator[E, A]) lastEnd(sl *Slice[A]) int64 {
 
 func (o *Operator[E, A]) lastClosing(sl *Slice[A]) int64 { return o.closing(o.lastEnd(sl)) }
 
+// mostRenewed is how many slices' memory Renew keeps.
+const mostRenewed = 16
+
+// Renew makes a state as good as the zero value, for another key; it keeps memory for a few slices.
+func (o *Operator[E, A]) Renew(s *State[A]) {
+	for i := range s.Slices {
+		o.fold.Reset(&s.Slices[i].Acc)
+	}
+	all := s.Slices[:0]
+	if cap(all) > mostRenewed {
+		all = nil
+	}
+	*s = State[A]{Slices: all, Withdrawn: s.Withdrawn[:0]}
+}
+
 // wake computes what is not stored, in a state that is new or restored.
 func (o *Operator[E, A]) wake(s *State[A]) {
 	s.awake = true

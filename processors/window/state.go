@@ -79,6 +79,13 @@ func (s *State[A]) insert(i int, span Span) *Slice[A] {
 	return &s.Slices[i]
 }
 
+// Restore appends a slice that was stored, behind those before it, and returns its accumulator, which is zero or reset.
+func (s *State[A]) Restore(span Span, count int64, closed bool) *A {
+	sl := s.insert(len(s.Slices), span)
+	sl.Count, sl.Closed, sl.Fresh = count, closed, false
+	return &sl.Acc
+}
+
 // remove takes out the slice at i and keeps its slot for the next.
 func (s *State[A]) remove(i int, reset func(*A)) {
 	spare := s.Slices[i].Acc

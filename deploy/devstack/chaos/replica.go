@@ -59,7 +59,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 	kafka.Metadata.RefreshFrequency = time.Second
 	c := engine.Config{
 		Brokers: m.Brokers, Kafka: kafka, InstanceID: m.Instance,
-		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, FrameRecords: w.Frame, MaxBatch: w.Batch,
+		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, ShareKeys: w.Share, DecodedKeys: w.Decoded, FrameRecords: w.Frame, MaxBatch: w.Batch,
 		Bound: w.Bound, IdleTimeout: noIdling, Idle: engine.IdleHold, MaxFutureSkew: -1, RekeyOff: w.RekeyOff,
 		SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
 		Now: now, Logger: log,

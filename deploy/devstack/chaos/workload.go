@@ -47,6 +47,8 @@ type Workload struct {
 	IdleClock  bool
 	Commit     time.Duration
 	MaxDirty   int  // keys; 0 is the engine's default
+	Share      int  // keys; 0 is the engine's default
+	Decoded    int  // keys; 0 is the engine's default
 	Frame      int  // records; 0 is the engine's default
 	Batch      int  // bytes; 0 is the engine's default
 	Steps      int  // publishing steps; a fault belongs to one
@@ -90,6 +92,7 @@ func NewWorkload(seed uint64, steps int) Workload {
 	w.MaxDirty, w.Frame, w.Batch = pick(r, 0, 0, 3), pick(r, 0, 1, 7), pick(r, 0, 0, 2048)
 	w.RekeyOff = r.IntN(6) == 0
 	w.DataDir = w.Brokers == 1 && r.IntN(3) == 0
+	w.Share, w.Decoded = pick(r, 0, 1, 4), pick(r, 0, 1, 10)
 	return w
 }
 
@@ -110,9 +113,9 @@ func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choic
 
 // String says what matters of a workload on one line.
 func (w Workload) String() string {
-	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v), %d sinks, %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d frame=%d batch=%d, %d steps of %d",
+	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v), %d sinks, %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d share=%d decoded=%d frame=%d batch=%d, %d steps of %d",
 		w.Mode, w.Partitions, w.Brokers, w.Replicas, w.Static, w.Sinks, w.Keys, w.HotPercent, w.KeyPercent, w.BadPercent, w.Windows, w.OnClose,
-		w.Lateness, w.Bound, w.Disorder, w.RekeyOff, w.IdleClock, w.DataDir, w.Commit, w.MaxDirty, w.Frame, w.Batch, w.Steps, w.PerStep)
+		w.Lateness, w.Bound, w.Disorder, w.RekeyOff, w.IdleClock, w.DataDir, w.Commit, w.MaxDirty, w.Share, w.Decoded, w.Frame, w.Batch, w.Steps, w.PerStep)
 }
 
 // record is one input record before it is published.

@@ -167,7 +167,8 @@ func (c *Config) sarama() *sarama.Config {
 	s.Consumer.Group.Rebalance.Timeout = c.SessionTimeout
 	// A coordinator that moves answers again within a moment: many short retries instead of sarama's 4 of 2 s.
 	s.Consumer.Group.Rebalance.Retry.Max, s.Consumer.Group.Rebalance.Retry.Backoff = 40, 200*time.Millisecond
-	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{goka.CopartitioningStrategy}
+	// Goka's is for groups in which members of an earlier version take part.
+	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{keeping{c.InstanceID != ""}, goka.CopartitioningStrategy}
 	s.Consumer.Group.InstanceId = c.InstanceID
 	// One fetch of 1 MiB per partition feeds several frames; more only costs memory.
 	s.Consumer.Fetch.Default = 1 << 20

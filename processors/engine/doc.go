@@ -46,6 +46,7 @@
 //	topology.go    what a job says of itself                 config.go      settings, defaults, the sarama configuration and why
 //	processor.go   the supervisor: runs, back-off, readiness run.go         one run: goka, the outbox, the partitions
 //	group.go       the consumer group goka sees              frame.go       many records as one goka message
+//	balance.go     which member has which partitions
 //	partition.go   one partition's keys, folding, timers     store.go       the partition as goka's table storage
 //	checkpoint.go  cut, write, commit                        outbox.go      the idempotent producer
 //	position.go    offsets and watermarks of the group       loop.go        records and watermarks between partitions

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -272,7 +273,7 @@ func TestRollingRestartOfStaticMembersMovesNothing(t *testing.T) {
 	}
 	eventually(t, "two partitions each", func() bool {
 		for i := range ps {
-			if ps[i].Ready() != nil || logs[i].last() != 2 {
+			if ps[i].Ready() != nil || len(logs[i].last()) != 2 {
 				return false
 			}
 		}
@@ -285,7 +286,7 @@ func TestRollingRestartOfStaticMembersMovesNothing(t *testing.T) {
 		}
 		w.pay("a 1 1000", "b 1 1000", "c 1 1000", "d 1 1000", "e 1 1000", "f 1 1000")
 		stops[i], ps[i] = start(i)
-		eventually(t, "the replica is back", func() bool { return ps[i].Ready() == nil && logs[i].last() == 2 })
+		eventually(t, "the replica is back", func() bool { return ps[i].Ready() == nil && len(logs[i].last()) == 2 })
 		for k := range logs {
 			if k != i && logs[k].count() != before[k] {
 				t.Errorf("restart of replica %d: replica %d had %d generations, now %d", i, k, before[k], logs[k].count())
@@ -299,11 +300,61 @@ func TestRollingRestartOfStaticMembersMovesNothing(t *testing.T) {
 	w.totals(want)
 }
 
-// generations is a log that only counts the generations a replica took part in, and how many partitions it had in the last.
+// A replica that joins takes its part and nothing else moves; when it leaves, what it had goes to the others, who keep theirs.
+func TestJoinAndLeaveMoveNoMoreThanTheyMust(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 6)
+	logs, ps := make([]*generations, 3), make([]*engine.Processor, 3)
+	start := func(i int) (stop func() error) {
+		logs[i] = &generations{}
+		stop, ps[i] = w.process(func(c *engine.Config) { c.Logger = slog.New(logs[i]) })
+		return stop
+	}
+	settled := func(counts ...int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("the replicas have %v partitions", counts), func() bool {
+			for i, n := range counts {
+				if ps[i].Ready() != nil || len(logs[i].last()) != n {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	start(0)
+	settled(6)
+	start(1)
+	settled(3, 3)
+	before := [][]int32{logs[0].last(), logs[1].last()}
+	stop := start(2)
+	settled(2, 2, 2)
+	for i, had := range before {
+		if !within(had, logs[i].last()) {
+			t.Errorf("replica %d had %v, and has %v since one more is there", i, had, logs[i].last())
+		}
+	}
+	before = [][]int32{logs[0].last(), logs[1].last()}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	settled(3, 3)
+	for i, had := range before {
+		if !within(logs[i].last(), had) {
+			t.Errorf("replica %d had %v, and has %v since one is gone", i, had, logs[i].last())
+		}
+	}
+}
+
+// within tells whether all of part is in whole.
+func within(whole, part []int32) bool {
+	return !slices.ContainsFunc(part, func(p int32) bool { return !slices.Contains(whole, p) })
+}
+
+// generations is a log that only counts the generations a replica took part in, and knows its partitions in the last.
 type generations struct {
 	mu         sync.Mutex
 	n          int
-	partitions int
+	partitions []int32
 }
 
 func (g *generations) Enabled(context.Context, slog.Level) bool { return true }
@@ -318,7 +369,7 @@ func (g *generations) Handle(_ context.Context, r slog.Record) error {
 	g.n++
 	r.Attrs(func(a slog.Attr) bool {
 		if ids, ok := a.Value.Any().([]int32); ok {
-			g.partitions = len(ids)
+			g.partitions = slices.Clone(ids)
 		}
 		return true
 	})
@@ -331,7 +382,7 @@ func (g *generations) count() int {
 	return g.n
 }
 
-func (g *generations) last() int {
+func (g *generations) last() []int32 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.partitions

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 
@@ -66,8 +67,8 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", "http://"+l.Addr().String(), "operations", "http://"+ol.Addr().String())
-	return a.role(ctx, append(tables.parts(), o.serveOn(ol), serveAPI(api, l), api.Run)...)
+	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", c.url(l), "operations", "http://"+ol.Addr().String())
+	return a.role(ctx, append(tables.parts(), o.serveOn(ol), c.serve(a, api, l), api.Run)...)
 }
 
 func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {
@@ -82,8 +83,16 @@ func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, 
 	return httpapi.New(config)
 }
 
-func serveAPI(api *httpapi.API, l net.Listener) func(ctx context.Context) error {
-	return func(ctx context.Context) error { return serveHTTP(ctx, l, api.Server()) }
+// serve serves the API on l, by HTTPS if there is a certificate.
+func (h *HTTP) serve(a *app, api *httpapi.API, l net.Listener) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		s := api.Server()
+		if h.TLSCert != "" {
+			c := &servedCertificate{cert: h.TLSCert, key: h.TLSKey, log: a.log}
+			s.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.current}
+		}
+		return serveHTTP(ctx, l, s)
+	}
 }
 
 // pinged makes a store's readiness of whether it answers.

@@ -235,7 +235,7 @@ func (d *dev) wire(ctx context.Context) (err error) {
 		o.watch("registry", r)
 		d.parts = append(d.parts, r.Run)
 	}
-	d.parts = append(append(d.parts, tables.parts()...), p.Run, s.Run, api.Run, serveAPI(api, d.web), o.serveOn(d.ops))
+	d.parts = append(append(d.parts, tables.parts()...), p.Run, s.Run, api.Run, d.serve(d.app, api, d.web), o.serveOn(d.ops))
 	return nil
 }
 
@@ -269,13 +269,13 @@ func (d *dev) banner() string {
 		kept = "kept in " + d.DataDir
 	}
 	return fmt.Sprintf(`
-  open        http://%s
+  open        %s
   operations  http://%s/metrics  /healthz  /readyz
   broker      %s  (any Kafka client)
   store       %s  (%s)
   counting    %s
 
-`, d.web.Addr(), d.ops.Addr(), strings.Join(d.kafka.Brokers, ","), d.storeFile(), kept, strings.Join(d.Window, ", "))
+`, d.url(d.web), d.ops.Addr(), strings.Join(d.kafka.Brokers, ","), d.storeFile(), kept, strings.Join(d.Window, ", "))
 }
 
 // replayAll publishes what no earlier run has, and says what came of everything.

@@ -3,9 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -138,9 +140,21 @@ func (d *doctor) wrong(check, mend string, err error) {
 		d.say(check, fail, refusal.Mend, "%s", refusal.Fault)
 	case errors.Is(err, sarama.ErrTopicAuthorizationFailed), errors.Is(err, sarama.ErrGroupAuthorizationFailed), errors.Is(err, sarama.ErrClusterAuthorizationFailed):
 		d.say(check, fail, "grant this client the right, for example: kafka-acls.sh --add --allow-principal User:… --operation All --topic … --group …", "%v", err)
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
+		d.say(check, fail, "set --sasl-mechanism, --sasl-user and --sasl-password to what the broker knows, or make the user, for example: rpk security user create …", "%v", err)
+	case errors.Is(err, io.EOF): // some brokers hang up without a word
+		d.say(check, fail, "the broker hung up: set --tls if it wants TLS, and --sasl-mechanism, --sasl-user and --sasl-password if it wants to know who is there", "%v", err)
+	case isUntrusted(err):
+		d.say(check, fail, "set --tls-ca to the file of the authority that has signed the broker's certificate, and --brokers to the names in it", "%v", err)
 	default:
 		d.say(check, fail, mend, "%v", err)
 	}
+}
+
+// isUntrusted is whether the broker's certificate was not accepted.
+func isUntrusted(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	return errors.As(err, &certificate)
 }
 
 // kafka looks at the brokers and, if one is there, at what they keep.
@@ -154,6 +168,9 @@ func (d *doctor) kafka(ctx context.Context) {
 		return
 	}
 	defer admin.Close()
+	if d.cmd.inClear() {
+		d.say("security", warn, "add --tls, or use --sasl-mechanism scram-sha-256", "the broker's password is sent for anybody on the way to read")
+	}
 	d.cluster(admin)
 	topics := d.topics(admin)
 	if d.cmd.ReadOnly {

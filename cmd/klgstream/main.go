@@ -8,6 +8,7 @@
 //	publish.go    events to the input topic               topics.go     create and verify the topics of the plan
 //	ops.go        metrics, health and profiles            replay.go     a file of events to the input topic
 //	dev.go        everything in one process               processor.go, sink.go, api.go   the roles
+//	security.go   certificates and passwords
 package main
 
 import (

@@ -96,7 +96,7 @@ func (o *ops) serveOn(l net.Listener) func(ctx context.Context) error {
 // farewell is how long requests under way may take after the end was asked for.
 const farewell = 5 * time.Second
 
-// serveHTTP runs a server until ctx ends.
+// serveHTTP runs a server until ctx ends; by HTTPS if it has a TLS configuration.
 func serveHTTP(ctx context.Context, l net.Listener, s *http.Server) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -108,7 +108,11 @@ func serveHTTP(ctx context.Context, l net.Listener, s *http.Server) error {
 		}
 		stopped <- err
 	})
-	err := s.Serve(l)
+	serve := s.Serve
+	if s.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	err := serve(l)
 	if stop() { // it ended by itself
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}

@@ -80,6 +80,7 @@ func clientConfig(k Kafka) *sarama.Config {
 	c := sarama.NewConfig()
 	c.ClientID = k.ClientID
 	c.Version = sarama.V2_8_0_0 // spoken by Redpanda and by Kafka since 2.8
+	k.secure(c)
 	return c
 }
 

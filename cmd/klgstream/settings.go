@@ -39,6 +39,7 @@ func (g *Global) check() error {
 type Kafka struct {
 	Brokers  []string `env:"REDPANDA_BROKERS" default:"localhost:19092" placeholder:"HOST:PORT" help:"Bootstrap brokers, separated by commas. Default ${default}."`
 	ClientID string   `env:"REDPANDA_CLIENT_ID" default:"klg-backend" placeholder:"NAME" help:"Client id: what broker logs and quotas call this program. Default ${default}."`
+	Security
 }
 
 func (k *Kafka) check() error {
@@ -52,7 +53,7 @@ func (k *Kafka) check() error {
 	if k.ClientID == "" || strings.ContainsFunc(k.ClientID, isNotName) {
 		faults = append(faults, fmt.Errorf("--client-id: %q must be letters, digits, dots, dashes and underscores", k.ClientID))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, k.Security.check())...)
 }
 
 // Names are the names of the topics and of the consumer groups.
@@ -270,11 +271,22 @@ type HTTP struct {
 	HTTPAddr  string   `name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where API and page are served. Default ${default}."`
 	APIKey    []string `name:"api-key" placeholder:"NAME:SCOPE:SHA256" help:"Who may use the API, repeatable: a name, read, write or admin (several joined by +), and the key's SHA-256 in hexadecimal. Default: everybody."`
 	Host      []string `name:"allowed-host" placeholder:"NAME" help:"Names the API may be reached by, repeatable. Default: any with keys, else addresses and names without a dot."`
+	TLSCert   string   `name:"http-tls-cert" placeholder:"FILE" help:"PEM file of the certificate, and those between it and its authority, to serve API and page by HTTPS. Read again when it changes. Default: HTTP."`
+	TLSKey    string   `name:"http-tls-key" placeholder:"FILE" help:"PEM file of that certificate's key."`
 	RateLimit float64  `name:"rate-limit" default:"0" placeholder:"N" help:"Requests a second one client may send; 0: no limit. Default ${default}."`
 }
 
 func (h *HTTP) check() error {
-	return errors.Join(address("http-addr", h.HTTPAddr, 0), h.checkAPI())
+	_, err := readCertificate("http-tls-cert", h.TLSCert, "http-tls-key", h.TLSKey)
+	return errors.Join(address("http-addr", h.HTTPAddr, 0), err, h.checkAPI())
+}
+
+// url is where a listener is reached.
+func (h *HTTP) url(l net.Listener) string {
+	if h.TLSCert != "" {
+		return "https://" + l.Addr().String()
+	}
+	return "http://" + l.Addr().String()
 }
 
 // api is what the settings say to the API. A key that cannot be split is in the error, without its last part: people

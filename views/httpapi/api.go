@@ -98,6 +98,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Header.Del("Accept")
 	start := a.cfg.Now()
 	setCommonHeaders(w.Header())
+	if r.TLS != nil {
+		w.Header()["Strict-Transport-Security"] = strictTransport
+	}
 	defer func() {
 		a.recovered(x, recover())
 		a.metrics.observe(r, x.status, a.cfg.Now().Sub(start))

@@ -182,6 +182,9 @@ var commonHeaders = map[string][]string{
 	"Cross-Origin-Resource-Policy": {"same-origin"},
 }
 
+// strictTransport tells browsers that came by HTTPS to come by nothing else for a year.
+var strictTransport = []string{"max-age=31536000"}
+
 func setCommonHeaders(h http.Header) {
 	maps.Copy(h, commonHeaders)
 }

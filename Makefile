@@ -8,7 +8,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
 FUZZTIME ?= 30s
 BENCH ?= .
-CHAOS ?= TestCampaign|TestSeeds|TestProcesses$$|TestZombie
+CHAOS ?= TestCampaign|TestSeeds|TestProcesses$$|TestZombie|TestGaps
 FAULTS ?= 150
 
 help: ## list what there is

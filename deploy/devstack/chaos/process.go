@@ -420,6 +420,14 @@ func (t *troupe) stop(slot int, again bool) {
 	}
 }
 
+// end stops a slot's process in order and waits.
+func (t *troupe) end(slot int) {
+	if p := t.take(slot); p != nil {
+		p.signal(syscall.SIGTERM)
+		<-p.done
+	}
+}
+
 func (t *troupe) kill(slot int) {
 	if p := t.take(slot); p != nil {
 		p.signal(syscall.SIGKILL)

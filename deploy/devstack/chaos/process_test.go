@@ -63,13 +63,10 @@ func embeddedProcess(t *testing.T) *BrokerProcess {
 	return b
 }
 
-// processes runs a campaign of real processes.
-func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
+// programs are the processes of a stage on brokers.
+func programs(t *testing.T, b Broker) *Programs {
 	t.Helper()
 	path := program(t)
-	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
-	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", uint64(faults)))
-	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)
 	p := &Programs{
 		Brokers:   b,
 		Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) },
@@ -84,6 +81,16 @@ func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, per
 		t.Cleanup(func() { err = errors.Join(err, f.Close()) })
 		p.Output = f
 	}
+	return p
+}
+
+// processes runs a campaign of real processes.
+func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
+	t.Helper()
+	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
+	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", uint64(faults)))
+	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)
+	p := programs(t, b)
 	bench := &Bench{Log: logger(t), Now: time.Now, Patience: 3 * time.Minute, Stage: func(_ context.Context, w Workload) (Stage, error) { return p.NewStage(w) }}
 	s, err := Campaign{
 		Seed: seed, Faults: faults, PerRound: perRound, Draw: draw, Out: t.Output(), GoOn: setting("KLGSTREAM_CHAOS_GO_ON", 0) == 1,
@@ -116,4 +123,17 @@ func TestProcessesOnThreeRealKafkas(t *testing.T) {
 // impatient brokers notice soon that a member or one of them is gone.
 var impatient = []string{
 	"group.min.session.timeout.ms=500", "broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500", "offsets.topic.num.partitions=1",
+}
+
+// TestGaps measures how long results are away while replicas come and go: every event is waited for. What is a matter of
+// the machine is only told; a rebalance or a restart that hangs fails.
+func TestGaps(t *testing.T) {
+	b := &Bench{Log: logger(t), Now: time.Now}
+	session := time.Duration(setting("KLGSTREAM_CHAOS_SESSION_MS", 1500)) * time.Millisecond
+	quiet := time.Duration(setting("KLGSTREAM_CHAOS_QUIET_MS", 500)) * time.Millisecond
+	list, err := b.MeasureGaps(t.Context(), programs(t, embeddedProcess(t)), session, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("session %v\n%s", session, Gaps(list))
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -60,7 +61,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 	c := engine.Config{
 		Brokers: m.Brokers, Kafka: kafka, InstanceID: m.Instance,
 		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, ShareKeys: w.Share, DecodedKeys: w.Decoded, FrameRecords: w.Frame, MaxBatch: w.Batch,
-		Bound: w.Bound, IdleTimeout: noIdling, Idle: engine.IdleHold, MaxFutureSkew: -1, RekeyOff: w.RekeyOff,
+		Bound: w.Bound, IdleTimeout: noIdling, Idle: engine.IdleHold, MaxFutureSkew: cmp.Or(w.Skew, -1), MaxKeys: w.MaxKeys, RekeyOff: w.RekeyOff,
 		SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
 		Now: now, Logger: log,
 	}

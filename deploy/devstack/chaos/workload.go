@@ -56,6 +56,9 @@ type Workload struct {
 	DataDir    bool // the embedded broker keeps its log on disk and can be restarted
 	// Suffix is added to the names of topics and group, so that rounds can share a broker. Default none.
 	Suffix string
+	// MaxKeys is the most keys a partition keeps, and Skew how far ahead of its arrival an event may lie. Default any.
+	MaxKeys int
+	Skew    time.Duration
 	// Sinks is how many sinks load the results into a store, on a stage that has some. Default none.
 	Sinks int
 	// Session is the members' session timeout. Default 1 s.

@@ -70,10 +70,12 @@ func (c *benchLatencyCmd) Run(ctx context.Context, a *app) error {
 // at measures at one commit interval.
 func (c *benchLatencyCmd) at(ctx context.Context, brokers []string, interval time.Duration) (all []bench.Delays, err error) {
 	err = onRig(ctx, brokers, "latency", c.Partitions, func(r *rig) error {
-		if _, err := r.processor(ctx, fmt.Sprintf("--commit-interval=%v", interval)); err != nil {
+		// Windows of a length that no other run has: a store that was used before would show its old rows as new ones.
+		window := time.Hour + time.Duration(time.Now().UnixMilli()%time.Hour.Milliseconds())*time.Millisecond
+		if _, err := r.processor(ctx, fmt.Sprintf("--commit-interval=%v", interval), fmt.Sprintf("--window=tumbling:%dms", window.Milliseconds())); err != nil {
 			return err
 		}
-		l := &latencyRun{benchLatencyCmd: c, rig: r, tracker: bench.NewTracker(time.Now())}
+		l := &latencyRun{benchLatencyCmd: c, rig: r, window: window, tracker: bench.NewTracker(time.Now())}
 		if c.Only == "all" {
 			dir, err := os.MkdirTemp("", "klgstream-bench-")
 			if err != nil {
@@ -96,6 +98,7 @@ type latencyRun struct {
 	*benchLatencyCmd
 	*rig
 
+	window  time.Duration
 	tracker *bench.Tracker
 	store   views.Store // nil without views
 	api     string      // base URL
@@ -160,7 +163,7 @@ func (l *latencyRun) run(ctx context.Context, interval time.Duration) ([]bench.D
 
 // sendAll sends and waits until the output has all of it.
 func (l *latencyRun) sendAll(ctx context.Context, output *bench.Stage) error {
-	p := bench.Pace{Brokers: l.brokers, Topic: l.names.Input, Partitions: l.Partitions, Rate: l.Rate, Duration: l.Duration, Keys: l.Keys, Tracker: l.tracker}
+	p := bench.Pace{Brokers: l.brokers, Topic: l.names.Input, Partitions: l.Partitions, Rate: l.Rate, Duration: l.Duration, Keys: l.Keys, Window: l.window, Tracker: l.tracker}
 	if _, err := p.Run(ctx); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type devCmd struct {
 	Meaning      `group:"meaning" set:"bound=6h"`
 	Engine       `group:"engine"`
 	ProcessorOps `group:"ops"`
+	ViewFiles    `group:"store"`
 	Partitions   int32 `default:"4" placeholder:"N" help:"Partitions of the input, table, loop and output topics. Default ${default}." group:"plan"`
 }
 
@@ -176,7 +177,7 @@ func (d *dev) makeTopics(ctx context.Context) error {
 }
 
 func (d *dev) openStore(ctx context.Context) error {
-	s := Store{StoreURL: "sqlite:" + d.storeFile()}
+	s := Store{StoreURL: "sqlite:" + d.storeFile(), ViewFiles: d.ViewFiles}
 	store, err := s.open(ctx)
 	if err != nil {
 		return err

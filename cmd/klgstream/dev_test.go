@@ -264,7 +264,11 @@ func TestDevReplaysAFile(t *testing.T) {
 
 // The page, the API and the operations listener answer; what is posted is counted; a broker's client can look.
 func TestDevServes(t *testing.T) {
-	p := launch(t, append([]string{"dev", "--file=none", "--bound=0s"}, freePorts...)...)
+	mine := t.TempDir()
+	if err := os.WriteFile(filepath.Join(mine, "fleet.sql"), []byte("-- The fleet.\n-- columns:\n--   name text: the registration\n-- key: name\nSELECT registration_number AS name FROM aircraft_stats"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, append([]string{"dev", "--file=none", "--bound=0s", "--views-dir=" + mine}, freePorts...)...)
 	web, ops, brokers := p.await(`open +(http://\S+)`)[1], p.await(`operations +(http://[^/ ]+)`)[1], p.await(`broker +(\S+)`)[1]
 	status, body := fetch(t, http.MethodPost, web+"/api/v1/streaming/events", event("N77", time.Now().UTC().Format(time.RFC3339)))
 	if status != http.StatusAccepted {
@@ -274,7 +278,7 @@ func TestDevServes(t *testing.T) {
 		_, body := fetch(t, http.MethodGet, web+"/api/v1/streaming/views/aircraft_stats?registration_number=N77", "")
 		return strings.Contains(body, `"total_events":1`)
 	})
-	for path, want := range map[string]string{web + "/": "<html", web + "/api/v1/streaming/health": `"status":"ok"`, ops + "/readyz": `"processor":"ready"`, ops + "/metrics": "klgstream_events_total"} {
+	for path, want := range map[string]string{web + "/": "<html", web + "/api/v1/streaming/views/fleet": `"N77"`, web + "/api/v1/streaming/health": `"status":"ok"`, ops + "/readyz": `"processor":"ready"`, ops + "/metrics": "klgstream_events_total"} {
 		if status, body := fetch(t, http.MethodGet, path, ""); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: status %d without %s: %.200s", path, status, want, body)
 		}

@@ -194,15 +194,20 @@ func (e *Engine) check() error {
 // Store is where results are kept.
 type Store struct {
 	StoreURL string `env:"RISINGWAVE_URL" default:"postgresql://root:risingwave@localhost:4566/dev" secret:"url" placeholder:"URL" help:"Store of results: postgresql://… for RisingWave or PostgreSQL, sqlite:FILE for the embedded one. Default ${default}."`
+	ViewFiles
+}
+
+// ViewFiles are an operator's own views.
+type ViewFiles struct {
 	ViewsDir string `type:"path" placeholder:"DIR" help:"Directory of further views, one .sql file each; of two with one name this directory's holds. Default: none."`
 }
 
 // views are the operator's view files; nil without any.
-func (s *Store) views() fs.FS {
-	if s.ViewsDir == "" {
+func (f *ViewFiles) views() fs.FS {
+	if f.ViewsDir == "" {
 		return nil
 	}
-	return os.DirFS(s.ViewsDir)
+	return os.DirFS(f.ViewsDir)
 }
 
 func (s *Store) check() error {

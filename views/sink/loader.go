@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,7 @@ type loader struct {
 	delay prometheus.Observer
 	rows  []row
 	bytes int
+	wrote time.Time   // when the last write began
 	batch views.Batch // scratch
 }
 
@@ -59,6 +61,7 @@ func (l *loader) end() { l.sink.mend(l.at) }
 // run loads batches until there are no more records or ctx ends; mark is told the offset behind each durable batch.
 func (l *loader) run(ctx context.Context, messages <-chan *sarama.ConsumerMessage, mark func(next int64)) {
 	for l.gather(ctx, messages) {
+		l.wrote = l.sink.config.Now()
 		if err := l.load(ctx, l.rows); err != nil {
 			return // ctx ended; what was not marked is delivered again
 		}

@@ -172,12 +172,39 @@ func TestBatchesBySizeAndTime(t *testing.T) {
 		synctest.Wait()
 		check(t, "writes before the wait is over", b.store.rowsTaken(), []int{3})
 		check(t, "marks", b.marked(), []int64{13})
-		<-time.After(time.Second)
+		<-time.After(time.Second - 1)
+		synctest.Wait()
+		check(t, "writes before the wait is over", b.store.rowsTaken(), []int{3})
+		<-time.After(1)
 		synctest.Wait()
 		check(t, "writes", b.store.rowsTaken(), []int{3, 2})
 		check(t, "marks", b.marked(), []int64{13, 15})
 		b.stop()
 		check(t, "first row", b.store.took[0].Windows[0], viewtest.Window("N1", 0, 1))
+	})
+}
+
+// TestBatchWaitsNoLongerThanItMust has a record come during a long write, and another after a pause: both have waited, or
+// nobody has, and they go a tenth of the batch wait later.
+func TestBatchWaitsNoLongerThanItMust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.BatchWait = time.Second })
+		var began []time.Duration
+		start := time.Now()
+		b.store.write = func(context.Context, views.Batch) error {
+			began = append(began, time.Since(start))
+			<-time.After(3 * time.Second)
+			return nil
+		}
+		b.start(t, topic)
+		b.send(topic, 1, windowValue("N1", 1, 1))
+		<-time.After(2 * time.Second) // within the first write
+		b.send(topic, 2, windowValue("N1", 2, 1))
+		<-time.After(18 * time.Second) // long after the second
+		b.send(topic, 3, windowValue("N1", 3, 1))
+		<-time.After(10 * time.Second)
+		b.stop()
+		check(t, "writes", began, []time.Duration{100 * time.Millisecond, 3200 * time.Millisecond, 20100 * time.Millisecond})
 	})
 }
 

@@ -65,7 +65,7 @@ func (h *handler) commitRegularly(session sarama.ConsumerGroupSession) {
 }
 
 // gather takes the next batch from the channel into the loader: the first record whenever it comes, then all that come
-// within the batch wait, up to the batch size. It returns false when there will be no more.
+// while the batch may wait, up to the batch size. It returns false when there will be no more.
 func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMessage) bool {
 	select {
 	case m, ok := <-messages:
@@ -76,7 +76,7 @@ func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMes
 	case <-ctx.Done():
 		return false
 	}
-	timer := time.NewTimer(l.sink.config.BatchWait)
+	timer := time.NewTimer(l.wait(l.sink.config.Now()))
 	defer timer.Stop()
 	for len(l.rows) < l.sink.config.BatchRows && l.bytes < maxBatchBytes {
 		select {
@@ -92,4 +92,11 @@ func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMes
 		}
 	}
 	return true
+}
+
+// wait is how long the first record of a batch waits for more: what is left of the batch wait since the write before began,
+// because records that came during that have waited already; but a tenth, in which the rest of a checkpoint arrives.
+func (l *loader) wait(now time.Time) time.Duration {
+	most := l.sink.config.BatchWait
+	return min(most, max(most/10, most-now.Sub(l.wrote)))
 }

@@ -55,7 +55,8 @@ type Config struct {
 	Store views.Store
 	// BatchRows is the most rows of one write, 1 to 100000. Default 2000.
 	BatchRows int
-	// BatchWait is how long the first row of a batch waits for more. Default 50 ms.
+	// BatchWait is the least time between the beginnings of two writes of a partition, unless a batch is full: a row waits at
+	// most so long for others, and at least a tenth of it. Default 50 ms.
 	BatchWait time.Duration
 	// WriteTimeout ends a write that hangs, so that it is tried again. Default 30 s.
 	WriteTimeout time.Duration

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-deploy build
+.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-deploy chaos build release check-release
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -67,3 +67,10 @@ chaos: ## break everything FAULTS (150) times, and compare every window with the
 
 build: ## a static binary in .bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o .bin/klgstream ./cmd/klgstream
+
+VERSION ?= $(shell git describe --tags --always --dirty)
+release: ## binaries for Linux and macOS, amd64 and arm64, with manual, completions, modules and checksums, in .bin/release; VERSION=v1.2.3
+	.ci/release '$(VERSION)' .bin/release
+
+check-release: ## make a release twice, in two directories with two caches, and compare every byte
+	.ci/release-check

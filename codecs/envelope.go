@@ -2,13 +2,12 @@ package codecs
 
 import (
 	"math"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
-	// StateVersion is the version of state records this program writes, and the newest it reads.
-	StateVersion = 1
 	// MaxStateBytes is the largest state record accepted.
 	MaxStateBytes = 64 << 20
 	// maxSources bounds the sources, and the undecided events, of one record.
@@ -142,12 +141,12 @@ func (e *Envelope) field(f *wireField) (err *FieldError) {
 // checkVersion refuses a version this program does not know.
 func checkVersion(f *wireField) *FieldError {
 	if f.kind != protowire.VarintType || f.value == 0 {
-		return badRecord("version", "1")
+		return badRecord("version", "at least 1")
 	}
 	if f.value > StateVersion {
 		return &FieldError{
 			Record: "state record", Field: "version", Value: clip(appendInt(nil, int64(min(f.value, math.MaxInt64)))),
-			Reason: ReasonUnknownVersion, Limit: "at most 1", Offset: -1,
+			Reason: ReasonUnknownVersion, Limit: "at most " + strconv.Itoa(StateVersion), Offset: -1,
 		}
 	}
 	return nil

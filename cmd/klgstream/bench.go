@@ -80,7 +80,7 @@ func (t *BenchTarget) save(figures any) error {
 		return fmt.Errorf("encode figures: %w", err)
 	}
 	if err := os.WriteFile(t.JSON, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("save figures: %w", err)
+		return &createError{fmt.Errorf("save figures: %w", err)}
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func TestBenchRefuses(t *testing.T) {
 		{"throughput --zipf=0.2", "zipf exponent 0.2 must be above 1"},
 	} {
 		o := newOutside()
-		if code := run(t.Context(), append([]string{"bench"}, strings.Fields(c.args)...), o.environment); code != exitUsage || !strings.Contains(o.errs.String(), c.want) {
+		if code := run(t.Context(), append([]string{"bench"}, strings.Fields(c.args)...), o.environment); code != exitConfig || !strings.Contains(o.errs.String(), c.want) {
 			t.Errorf("%s: exit code %d, said %q", c.args, code, o.errs.String())
 		}
 	}

@@ -27,19 +27,22 @@ A setting is looked for among the flags, then in the environment (the name in pa
 type commands struct {
 	Global `group:"global"`
 
-	Dev       devCmd              `cmd:"" set:"idle=hold" help:"Run everything in this process, fed by a replay of real flights."`
-	Processor processorCmd        `cmd:"" help:"Count events in windows. Run as many as the input has partitions, or fewer."`
-	Sink      sinkCmd             `cmd:"" help:"Load window results into the store. Run as many as the output has partitions, or fewer."`
-	API       apiCmd              `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
-	Topics    topicsCmd           `cmd:"" help:"Create the topics that are missing and check those that exist."`
-	Replay    replayCmd           `cmd:"" help:"Publish a file of events."`
-	DLQ       lettersCmd[deadBox] `cmd:"" name:"dlq" help:"Look after the events that could not be decoded: list, show, replay, purge."`
-	Late      lettersCmd[lateBox] `cmd:"" name:"late" help:"Look after the events that came too late: list, show, replay, purge."`
-	State     stateCmd            `cmd:"" help:"Look at the state of the processor, and move it to another number of partitions: inspect, export, import."`
-	Doctor    doctorCmd           `cmd:"" help:"Look at everything the flow depends on, and say what mends what is wrong."`
-	Bench     benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
-	Config    configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
-	Version   versionCmd          `cmd:"" help:"Show the version."`
+	Dev        devCmd              `cmd:"" set:"idle=hold" help:"Run everything in this process, fed by a replay of real flights."`
+	Processor  processorCmd        `cmd:"" help:"Count events in windows. Run as many as the input has partitions, or fewer."`
+	Sink       sinkCmd             `cmd:"" help:"Load window results into the store. Run as many as the output has partitions, or fewer."`
+	API        apiCmd              `cmd:"" name:"api" help:"Serve the HTTP API and the page."`
+	Topics     topicsCmd           `cmd:"" help:"Create the topics that are missing and check those that exist."`
+	Replay     replayCmd           `cmd:"" help:"Publish a file of events."`
+	DLQ        lettersCmd[deadBox] `cmd:"" name:"dlq" help:"Look after the events that could not be decoded: list, show, replay, purge."`
+	Late       lettersCmd[lateBox] `cmd:"" name:"late" help:"Look after the events that came too late: list, show, replay, purge."`
+	State      stateCmd            `cmd:"" help:"Look at the state of the processor, and move it to another number of partitions: inspect, export, import."`
+	Doctor     doctorCmd           `cmd:"" help:"Look at everything the flow depends on, and say what mends what is wrong."`
+	Bench      benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
+	Config     configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
+	Version    versionCmd          `cmd:"" help:"Show the version and what it was built from."`
+	Completion completionCmd       `cmd:"" help:"Print a script that completes this command line in a shell."`
+	Man        manCmd              `cmd:"" help:"Print the manual page."`
+	Complete   completeCmd         `cmd:"" name:"__complete" hidden:"" passthrough:"" help:"Tell a shell how a command line may go on."`
 }
 
 var groups = []kong.Group{
@@ -104,14 +107,7 @@ func load(args []string, env environment) (*loaded, error) {
 	var line commands
 	l := &loader{env: env, names: map[string][]string{}, sources: map[string]string{}}
 	helped := false
-	parser, err := kong.New(&line, append(l.mappers(),
-		kong.Name("klgstream"), kong.Description(description),
-		kong.Writers(env.stdout, env.stderr), kong.Exit(func(int) { helped = true }),
-		kong.ExplicitGroups(groups), kong.PostBuild(l.takeEnvironment), kong.Resolvers(l),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
-		kong.ValueFormatter(l.describe),
-		kong.Vars{"bound": "5m", "idle": "clock"},
-	)...)
+	parser, err := l.parser(&line, &helped)
 	if err != nil {
 		return nil, err
 	}
@@ -120,11 +116,11 @@ func load(args []string, env environment) (*loaded, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w\nrun \"klgstream --help\" for what there is", err)
+		return nil, &usageError{fmt.Errorf("%w\nrun \"klgstream --help\" for what there is", err)}
 	}
 	cmd, ok := reflect.TypeAssert[command](parsed.Selected().Target.Addr())
 	if !ok {
-		return nil, fmt.Errorf("%q needs a subcommand", parsed.Command())
+		return nil, &usageError{fmt.Errorf("%q needs a subcommand", parsed.Command())}
 	}
 	if err := l.faulty(line.check(), cmd.check()); err != nil {
 		return nil, err
@@ -133,6 +129,28 @@ func load(args []string, env environment) (*loaded, error) {
 		cmd = &configCmd{}
 	}
 	return &loaded{command: cmd, global: line.Global, settings: l.settings(parsed)}, nil
+}
+
+// parser is kong with everything this program wants of it.
+func (l *loader) parser(line *commands, helped *bool) (*kong.Kong, error) {
+	return kong.New(line, append(l.mappers(),
+		kong.Name("klgstream"), kong.Description(description),
+		kong.Writers(l.env.stdout, l.env.stderr), kong.Exit(func(int) { *helped = true }),
+		kong.ExplicitGroups(groups), kong.PostBuild(l.takeEnvironment), kong.Resolvers(l),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.ValueFormatter(l.describe),
+		kong.Vars{"bound": "5m", "idle": "clock"},
+	)...)
+}
+
+// model is the whole command line, for who writes about it.
+func (a *app) model() (*kong.Application, *loader, error) {
+	l := &loader{env: a.environment, names: map[string][]string{}, sources: map[string]string{}}
+	k, err := l.parser(&commands{}, new(bool))
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.Model, l, nil
 }
 
 // onlyShow takes "config" off a whole command line behind it: its settings are checked and shown, and it does not run.

@@ -2,14 +2,19 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"klgstream.dev/codecs"
 )
 
 // outside is an environment for one run of the program.
@@ -125,8 +130,8 @@ func TestFaultsTogether(t *testing.T) {
 		"--key=tail", "--speed=-1", "--zone=Nowhere", "--emit=never", "--api-key=a:b", "--api-key=a:dance:12", "--rate-limit=-1", "--late-topic=aircraft-events",
 		"--sink-group=aircraft-activity", "--client-id=a b", "--http-addr=8080", "--window=weekly:3", "--window=session:30m", "--window=session:30m",
 	}, o.environment)
-	if code != exitUsage || o.out.Len() > 0 {
-		t.Errorf("exit code %d, want %d; printed %q", code, exitUsage, o.out.String())
+	if code != exitConfig || o.out.Len() > 0 {
+		t.Errorf("exit code %d, want %d; printed %q", code, exitConfig, o.out.String())
 	}
 	text := o.errs.String()
 	for _, want := range []string{
@@ -170,8 +175,8 @@ func TestFaultsTogether(t *testing.T) {
 
 func TestOneFault(t *testing.T) {
 	o := newOutside()
-	if code := run(t.Context(), []string{"config", "--bound=-1s"}, o.environment); code != exitUsage {
-		t.Errorf("exit code %d, want %d", code, exitUsage)
+	if code := run(t.Context(), []string{"config", "--bound=-1s"}, o.environment); code != exitConfig {
+		t.Errorf("exit code %d, want %d", code, exitConfig)
 	}
 	if got, want := o.errs.String(), "klgstream: a fault in the configuration\n  --bound: -1s must be at least 0s\n"; got != want {
 		t.Errorf("said %q, want %q", got, want)
@@ -185,12 +190,12 @@ func TestConfigFileFaults(t *testing.T) {
 		"itself":     {"config: other.yaml\n", `"config" is not a setting`},
 	} {
 		o := newOutside()
-		if code := run(t.Context(), []string{"config", "--config", write(t, "k.yaml", c.text)}, o.environment); code != exitUsage || !strings.Contains(o.errs.String(), c.want) {
+		if code := run(t.Context(), []string{"config", "--config", write(t, "k.yaml", c.text)}, o.environment); code != exitConfig || !strings.Contains(o.errs.String(), c.want) {
 			t.Errorf("%s: exit code %d, said %q, want %q", name, code, o.errs.String(), c.want)
 		}
 	}
 	o := newOutside()
-	if code := run(t.Context(), []string{"config", "--config", "/does/not/exist"}, o.environment); code != exitUsage || !strings.Contains(o.errs.String(), "no such file") {
+	if code := run(t.Context(), []string{"config", "--config", "/does/not/exist"}, o.environment); code != exitConfig || !strings.Contains(o.errs.String(), "no such file") {
 		t.Errorf("exit code %d, said %q", code, o.errs.String())
 	}
 	for _, text := range []string{"", "# nothing\n", "bound:\n"} {
@@ -250,8 +255,8 @@ func TestConfigOfACommandLine(t *testing.T) {
 		t.Errorf("settings %v, want those of the replay", got)
 	}
 	for _, args := range [][]string{{"processor", "--store-url=sqlite:x"}, {"processor", "stray"}, {"nothing"}, {"sink", "--store-url=x"}} {
-		if code := run(t.Context(), append([]string{"config"}, args...), newOutside().environment); code != exitUsage {
-			t.Errorf("config %q: exit code %d, want %d", args, code, exitUsage)
+		if code := run(t.Context(), append([]string{"config"}, args...), newOutside().environment); code != exitUsage && code != exitConfig {
+			t.Errorf("config %q: exit code %d, want %d or %d", args, code, exitUsage, exitConfig)
 		}
 	}
 }
@@ -272,10 +277,19 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%q: exit code %d, printed %q", args, code, o.out.String())
 		}
 	}
-	defer func(old string) { release = old }(release)
-	release = "v1.2.3"
-	if version() != "v1.2.3" {
-		t.Errorf("version %q, want the release", version())
+	defer func(a, b, c string) { release, revised, revisedAt = a, b, c }(release, revised, revisedAt)
+	release, revised, revisedAt = "v1.2.3", "0123456789abcdef", "2026-01-02T03:04:05Z"
+	o := newOutside()
+	run(t.Context(), []string{"version"}, o.environment)
+	want := fmt.Sprintf("klgstream v1.2.3 (commit 0123456789ab of 2026-01-02T03:04:05Z) %s %s/%s, state records of version %d\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, codecs.StateVersion)
+	if o.out.String() != want {
+		t.Errorf("printed %q, want %q", o.out.String(), want)
+	}
+	o = newOutside()
+	run(t.Context(), []string{"version", "--json"}, o.environment)
+	var b build
+	if err := json.Unmarshal(o.out.Bytes(), &b); err != nil || b.Version != "v1.2.3" || b.Commit != revised || b.Records != int(codecs.StateVersion) {
+		t.Errorf("printed %s: %+v, %v", o.out.String(), b, err)
 	}
 }
 

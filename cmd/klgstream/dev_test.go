@@ -320,7 +320,7 @@ func TestDevPortsTaken(t *testing.T) {
 		p := launch(t, append([]string{"dev", flag}, slices.DeleteFunc(slices.Clone(freePorts), func(f string) bool {
 			return strings.HasPrefix(f, strings.Split(flag, "=")[0])
 		})...)...)
-		if code := p.wait(); code != exitFailed || !strings.Contains(p.o.errs.String(), taken) {
+		if code := p.wait(); code != exitUnavailable || !strings.Contains(p.o.errs.String(), taken) {
 			t.Errorf("%s: exit code %d, said %q", flag, code, p.o.errs.String())
 		}
 	}

@@ -9,11 +9,11 @@
 //	ops.go        metrics, health and profiles            replay.go     a file of events to the input topic
 //	dev.go        everything in one process               processor.go, sink.go, api.go   the roles
 //	security.go   certificates and passwords
+//	exit.go       which end has which code                completion.go, man.go           the command line for shells and man
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,15 +33,6 @@ func main() {
 	signal.Ignore(syscall.SIGXFSZ) // a limit of file sizes is met as a full disk is: an error that is tried again
 	os.Exit(run(ctx, os.Args[1:], process()))
 }
-
-// Exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // it was started and ended with an error
-	exitUsage  = 2 // it was not started: wrong arguments or configuration
-	// exitInterrupted is for work that a signal ended before it was through. A role has no such end: it exits with 0.
-	exitInterrupted = 130
-)
 
 // environment is what the process has from outside. Tests make their own.
 type environment struct {
@@ -68,21 +59,21 @@ func run(ctx context.Context, args []string, env environment) int {
 	loaded, err := load(args, env)
 	if err != nil {
 		fmt.Fprintln(env.stderr, "klgstream:", err)
-		return exitUsage
+		if isType[*usageError](err) {
+			return exitUsage
+		}
+		return exitConfig
 	}
 	if loaded == nil { // --help
 		return exitOK
 	}
 	a := &app{environment: env, global: loaded.global, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
 	err = loaded.command.Run(ctx, a)
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return exitInterrupted
+	code := exitCode(ctx, err)
+	if code != exitOK && code != exitInterrupted {
+		fmt.Fprintln(env.stderr, "klgstream:", err)
 	}
-	fmt.Fprintln(env.stderr, "klgstream:", err)
-	return exitFailed
+	return code
 }
 
 // newLogger writes for people on a terminal and JSON elsewhere, unless the format is set.

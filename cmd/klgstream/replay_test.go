@@ -90,13 +90,13 @@ func TestReplayValidate(t *testing.T) {
 	text := event("N1", "2026-01-01T00:00:00Z") + `{"event_type":"created"}` + "\n" + event("N2", "2026-01-01T00:00:01Z")
 	o := newOutside()
 	code := run(t.Context(), []string{"replay", write(t, "a.jsonl", text), "--brokers", k.Brokers[0], "--validate"}, o.environment)
-	if code != exitFailed || !strings.Contains(o.errs.String(), "line 2, nothing was published") || o.out.Len() > 0 {
+	if code != exitData || !strings.Contains(o.errs.String(), "line 2, nothing was published") || o.out.Len() > 0 {
 		t.Errorf("file: exit code %d, said %q, printed %q", code, o.errs.String(), o.out.String())
 	}
 	o = newOutside()
 	o.stdin = strings.NewReader(text)
 	code = run(t.Context(), []string{"replay", "-", "--brokers", k.Brokers[0], "--validate"}, o.environment)
-	if code != exitFailed || !strings.Contains(o.errs.String(), "validate line 2") || !strings.HasPrefix(o.out.String(), "sent 1 events, 1 acknowledged") {
+	if code != exitData || !strings.Contains(o.errs.String(), "validate line 2") || !strings.HasPrefix(o.out.String(), "sent 1 events, 1 acknowledged") {
 		t.Errorf("stream: exit code %d, said %q, printed %q", code, o.errs.String(), o.out.String())
 	}
 }
@@ -132,7 +132,7 @@ func (e *endless) Read(p []byte) (int, error) {
 
 func TestReplayNoFile(t *testing.T) {
 	o := newOutside()
-	if code := run(t.Context(), []string{"replay", "/does/not/exist"}, o.environment); code != exitFailed || !strings.Contains(o.errs.String(), "no such file") {
+	if code := run(t.Context(), []string{"replay", "/does/not/exist"}, o.environment); code != exitNoInput || !strings.Contains(o.errs.String(), "no such file") {
 		t.Errorf("exit code %d, said %q", code, o.errs.String())
 	}
 }

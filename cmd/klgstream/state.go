@@ -269,7 +269,7 @@ func (c *stateExportCmd) Run(ctx context.Context, a *app) error {
 	}
 	file, err := os.CreateTemp(filepath.Dir(c.File), ".klgstream-state-*")
 	if err != nil {
-		return fmt.Errorf("create export: %w", err)
+		return &createError{fmt.Errorf("create export: %w", err)}
 	}
 	defer os.Remove(file.Name()) //nolint:errcheck // it is renamed if all is well
 	totals, err := exportState(ctx, state, file)
@@ -277,7 +277,7 @@ func (c *stateExportCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if err := os.Rename(file.Name(), c.File); err != nil {
-		return fmt.Errorf("name export: %w", err)
+		return &createError{fmt.Errorf("name export: %w", err)}
 	}
 	fmt.Fprintf(a.stdout, "exported %d keys and %d events in the loop of group %s to %s\n", totals.Keys, totals.Events, c.Group, c.File)
 	return nil
@@ -414,7 +414,7 @@ type stateMove struct {
 func newStateMove(state *engine.StateLog, file stateFile) (*stateMove, error) {
 	m := &stateMove{state: state, file: file}
 	if err := m.survey(); err != nil {
-		return nil, err
+		return nil, &dataError{err}
 	}
 	if m.head.Input != state.Input {
 		return nil, fmt.Errorf("it counts %q, and --input-topic is %q", m.head.Input, state.Input)

@@ -149,7 +149,7 @@ func checkOurs(t *testing.T, where string, args []string) {
 	t.Helper()
 	switch {
 	case len(args) == 0, args[0] == "…":
-	case len(args) == 1 && args[0] != "config" && args[0] != "version": // named, perhaps a group of commands
+	case len(args) == 1 && !slices.Contains([]string{"config", "version", "--version"}, args[0]): // named, perhaps a group of commands
 		if _, err := klgstream(t, nil, args[0], "--help"); err != nil {
 			t.Errorf("%s: klgstream %q: %v", where, args, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/processors/engine"
 )
 
@@ -335,6 +336,16 @@ func TestRefusals(t *testing.T) {
 			func(w *world, _ *engine.Config) { w.commit("ledger", "payments", 0, 1, "theirs") },
 			"not written by this version",
 		},
+		"commits of a newer program": {
+			func(w *world, _ *engine.Config) { w.commit("ledger", "payments", 0, 1, "klg2:AAAA") },
+			"in the format klg2, this program knows klg1 only; to mend it: run the klgstream that committed it",
+		},
+		"state of a newer program": {
+			func(w *world, _ *engine.Config) {
+				w.state("ledger-table", "a", append([]byte{8, codecs.StateVersion + 1}, "whatever it may be"...))
+			},
+			fmt.Sprintf(`ledger-table/0 key "a": decode state record: version "%d" is unknown_version: must be at most %d`, codecs.StateVersion+1, codecs.StateVersion),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -372,6 +383,19 @@ func wait(t *testing.T, p *engine.Processor) error {
 		case <-t.Context().Done():
 			return p.Ready()
 		}
+	}
+}
+
+// state writes a record of partition 0 of a group table.
+func (w *world) state(topic, key string, record []byte) {
+	w.Helper()
+	p, err := sarama.NewSyncProducerFromClient(w.client)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer p.Close()
+	if _, _, err := p.SendMessage(&sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(record)}); err != nil {
+		w.Fatal(err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"regexp"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -40,6 +41,7 @@ type sourceClock struct {
 // Commit metadata is at most 4,096 bytes on a broker's defaults (offset.metadata.max.bytes).
 const maxMetadata = 4096
 
+// metadataPrefix is klg, the version of the format, and a colon.
 const metadataPrefix = "klg1:"
 
 const (
@@ -97,11 +99,18 @@ func appendTime(b []byte, t, base int64) []byte {
 	return binary.AppendUvarint(append(b, 1), uint64(d)<<1^uint64(d>>63))
 }
 
-var errMetadata = errors.New("not written by this version of klgstream")
+var (
+	errMetadata      = errors.New("not written by this version of klgstream")
+	errNewerMetadata = errors.New("written by another version of klgstream")
+	ourMetadata      = regexp.MustCompile(`^klg[0-9]+:`)
+)
 
 // unpack reads what pack wrote.
 func unpack(metadata string) (identity, clock, error) {
 	body, ok := strings.CutPrefix(metadata, metadataPrefix)
+	if !ok && ourMetadata.MatchString(metadata) {
+		return identity{}, clock{}, errNewerMetadata
+	}
 	if !ok {
 		return identity{}, clock{}, errMetadata
 	}
@@ -261,6 +270,14 @@ func (l *ledger) readTopic(resp *sarama.OffsetFetchResponse, topic string, p int
 		return nil
 	}
 	id, read, err := unpack(b.Metadata)
+	if errors.Is(err, errNewerMetadata) {
+		prefix, _, _ := strings.Cut(b.Metadata, ":")
+		return &RefusalError{
+			fmt.Sprintf("group %s has committed %s/%d@%d in the format %s, this program knows %s only", l.group, topic, p, b.Offset,
+				prefix, strings.TrimSuffix(metadataPrefix, ":")),
+			"run the klgstream that committed it, or a later one, here too; nothing was changed",
+		}
+	}
 	if err != nil {
 		return &RefusalError{
 			fmt.Sprintf("group %s has committed %s/%d@%d with metadata %.40q, which is %v", l.group, topic, p, b.Offset, b.Metadata, err),

@@ -91,7 +91,7 @@ func (r *rig) begin(at position) {
 	m := newMetrics(prometheus.NewRegistry())
 	r.p = newPartition[tick, tally](0, r.count, &r.config, &r.topics, tickTopology{}, m.partition(0), func() {})
 	r.p.begin(at)
-	s := store[tick, tally]{r.p}
+	s := store[tick, tally]{r.p, func(error) {}}
 	for k, v := range r.table {
 		if err := s.Set(k, v); err != nil {
 			r.Fatal(err)

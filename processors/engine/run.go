@@ -191,7 +191,7 @@ func (r *run[E, S]) options() []goka.ProcessorOption {
 			if topic != r.topics.table {
 				return nil, fmt.Errorf("build store: unexpected table %q", topic)
 			}
-			return store[E, S]{r.partition(partition)}, nil
+			return store[E, S]{r.partition(partition), r.fail}, nil
 		}),
 		goka.WithConsumerGroupBuilder(r.consumerGroup),
 		goka.WithConsumerSaramaBuilder(func(brokers []string, _ string) (sarama.Consumer, error) {

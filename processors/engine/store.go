@@ -13,7 +13,10 @@ import (
 
 // store is a partition as goka's table storage: recovery fills it, goka's Get and iterators read it. Writing is the
 // checkpoint's alone.
-type store[E, S any] struct{ p *partition[E, S] }
+type store[E, S any] struct {
+	p    *partition[E, S]
+	fail func(error) // ends the run with what goka's recovery would wrap beyond recognition
+}
 
 var _ storage.Storage = store[any, any]{}
 
@@ -27,7 +30,9 @@ func (s store[E, S]) Close() error { return nil }
 func (s store[E, S]) Set(key string, value []byte) error {
 	var env codecs.Envelope
 	if err := env.Parse(value); err != nil {
-		return fmt.Errorf("recover %s/%d key %q: %w", s.p.topics.table, s.p.id, key, err)
+		err = s.p.unreadable(key, err)
+		s.fail(err)
+		return err
 	}
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
@@ -47,6 +52,19 @@ func (s store[E, S]) Set(key string, value []byte) error {
 		s.p.revive(e)
 	}
 	return nil
+}
+
+// unreadable is the error of a record that cannot be parsed. One of a newer program is no accident: the start is refused, so that
+// neither is anything written over nor is the group held up by a member that can do nothing.
+func (p *partition[E, S]) unreadable(key string, err error) error {
+	err = fmt.Errorf("recover %s/%d key %q: %w", p.topics.table, p.id, key, err)
+	if reasonOf(err) != codecs.ReasonUnknownVersion {
+		return err
+	}
+	return &RefusalError{
+		fmt.Sprintf("a newer klgstream has written the group table: %v", err),
+		"run that one, or a later one, here too (klgstream version says which versions of state records a build has); nothing was changed",
+	}
 }
 
 // older reports whether a record is behind what is known of its key (E6).

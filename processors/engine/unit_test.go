@@ -272,7 +272,7 @@ func TestOlderRecordLoses(t *testing.T) {
 		"ahead in one source": {rec(src(0, 5), src(1, 9)), rec(src(0, 6), src(1, 8)), false},
 	} {
 		p := &partition[int, int]{entries: map[string]*entry[int]{}, topics: &topics{table: "t"}}
-		s := store[int, int]{p}
+		s := store[int, int]{p, func(error) {}}
 		if err := s.Set("k", tt.known); err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +289,7 @@ func TestOlderRecordLoses(t *testing.T) {
 func TestStoreIterates(t *testing.T) {
 	t.Parallel()
 	p := &partition[int, int]{entries: map[string]*entry[int]{}, topics: &topics{table: "t"}, table: -1}
-	s := store[int, int]{p}
+	s := store[int, int]{p, func(error) {}}
 	if o, _ := s.GetOffset(-3); o != -3 {
 		t.Errorf("a fresh store stands at %d", o)
 	}

@@ -10,6 +10,7 @@
 //	dev.go        everything in one process               processor.go, sink.go, api.go   the roles
 //	security.go   certificates and passwords
 //	exit.go       which end has which code                completion.go, man.go           the command line for shells and man
+//	trace.go      spans for OpenTelemetry
 package main
 
 import (
@@ -52,6 +53,7 @@ type app struct {
 	global   Global
 	log      *slog.Logger
 	settings []setting // of the subcommand, with where each came from
+	tracing  tracing
 }
 
 // run is the program: from arguments to an exit code.
@@ -68,7 +70,11 @@ func run(ctx context.Context, args []string, env environment) int {
 		return exitOK
 	}
 	a := &app{environment: env, global: loaded.global, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
-	err = loaded.command.Run(ctx, a)
+	var end func()
+	if a.tracing, end, err = newTracing(ctx, a); err == nil {
+		err = loaded.command.Run(ctx, a)
+		end()
+	}
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
 		fmt.Fprintln(env.stderr, "klgstream:", err)

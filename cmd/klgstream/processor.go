@@ -91,7 +91,7 @@ func engineConfig(a *app, k Kafka, m Meaning, e Engine, reg prometheus.Registere
 		CommitInterval: e.CommitInterval, MaxDirty: e.MaxDirty, SessionTimeout: e.SessionTimeout,
 		Bound: m.Bound, IdleTimeout: m.IdleTimeout, Idle: engine.IdleMode(m.Idle), MaxFutureSkew: m.futureSkew(),
 		RekeyOff: !m.Rekey, AcceptLoss: e.AcceptLoss, HotStandby: e.HotStandby, StateTTL: e.StateTTL, MaxKeys: e.MaxKeys,
-		Now: a.now, Logger: a.log, Registerer: reg,
+		Now: a.now, Logger: a.log, Registerer: reg, Checkpointed: a.tracing.checkpointed(),
 	}
 }
 

@@ -24,6 +24,7 @@ type Global struct {
 	Config    string `placeholder:"FILE" help:"YAML file of settings; a key is a flag's name without the dashes. Flags and environment win over it."`
 	LogLevel  string `default:"info" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error. Default ${default}."`
 	LogFormat string `default:"auto" placeholder:"FORMAT" help:"text for people, json for machines, auto: text on a terminal. Default ${default}."`
+	TraceURL  string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" secret:"url" placeholder:"URL" help:"OpenTelemetry collector that gets a span of each checkpoint and of each batch of the sink, for example http://localhost:4318/v1/traces. Default: none, and no spans."`
 }
 
 func (g *Global) check() error {
@@ -32,7 +33,7 @@ func (g *Global) check() error {
 	if err := level.UnmarshalText([]byte(g.LogLevel)); err != nil {
 		faults = append(faults, oneOf("log-level", g.LogLevel, "debug", "info", "warn", "error"))
 	}
-	return errors.Join(append(faults, oneOf("log-format", g.LogFormat, "auto", "text", "json"))...)
+	return errors.Join(append(faults, oneOf("log-format", g.LogFormat, "auto", "text", "json"), checkTraceURL(g.TraceURL))...)
 }
 
 // Kafka is where the broker is.

@@ -54,7 +54,7 @@ func newSink(a *app, k Kafka, n Names, store views.Store, reg prometheus.Registe
 	return sink.New(sink.Config{
 		Brokers: k.Brokers, Sarama: clientConfig(k), Group: n.SinkGroup, Store: store,
 		Topics:        sink.Topics{Windows: n.Output, Late: n.Late, Dead: n.Dead},
-		FromBeginning: fromBeginning, Now: a.now, Logger: a.log, Registerer: reg,
+		FromBeginning: fromBeginning, Now: a.now, Logger: a.log, Registerer: reg, Written: a.tracing.written(),
 	})
 }
 

@@ -103,7 +103,7 @@ const (
 )
 
 // checkpoint is one micro-checkpoint of all partitions: cut, write states, write results, commit.
-func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
+func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error) {
 	began := r.config.Now()
 	cuts := s.cuts[:0]
 	for _, p := range s.partitions {
@@ -116,6 +116,11 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
 	if len(cuts) == 0 {
 		return nil
 	}
+	committed := false
+	if r.config.Checkpointed != nil {
+		r.wrote = sized(cuts)
+		defer func() { r.tell(began, committed, err) }()
+	}
 	sound, err := r.write(ctx, s, cuts)
 	if err != nil {
 		return err
@@ -126,7 +131,6 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) error {
 		c.at.clock.table = c.p.tableEnd()
 		positions[c.p.id] = c.at
 	}
-	committed := false
 	if sound { // else the next checkpoint commits, when what was found is written over
 		if committed, err = r.commit(ctx, s, positions); err != nil {
 			return err
@@ -173,8 +177,36 @@ func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S
 			c.p.release(c)
 		}
 	}
+	r.weigh(late)
 	_, err = r.outbox.write(ctx, permit, late)
 	return sound, err
+}
+
+// sized is what a checkpoint is about to write, as far as that is known before.
+func sized[E, S any](cuts []cut[E, S]) (c Checkpointed) {
+	c.Partitions = len(cuts)
+	for i := range cuts {
+		c.Keys += len(cuts[i].entries)
+	}
+	return c
+}
+
+// weigh adds to what the checkpoint writes.
+func (r *run[E, S]) weigh(spools []*spool) {
+	if r.config.Checkpointed == nil {
+		return
+	}
+	for _, s := range spools {
+		r.wrote.Records += len(s.records)
+		r.wrote.Bytes += s.bytes
+	}
+}
+
+// tell reports a checkpoint that is over.
+func (r *run[E, S]) tell(began time.Time, committed bool, err error) {
+	c := r.wrote
+	c.Group, c.Began, c.Ended, c.Committed, c.Err = r.job.Group, began, r.config.Now(), committed, err
+	r.config.Checkpointed(c)
 }
 
 // share are the cuts that have a further share, which is encoded.
@@ -191,6 +223,8 @@ func share[E, S any](cuts []cut[E, S], last []*cut[E, S]) []*cut[E, S] {
 
 // writeShare writes states, then results; and it reads and heals what others have appended to changelogs between.
 func (r *run[E, S]) writeShare(ctx context.Context, permit func() error, cuts []cut[E, S], states, results []*spool) (sound bool, err error) {
+	r.weigh(states)
+	r.weigh(results)
 	acks, err := r.outbox.write(ctx, permit, states)
 	if err != nil {
 		return false, err

@@ -83,6 +83,20 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default none.
 	Registerer prometheus.Registerer
+	// Checkpointed is told of every checkpoint that had something to write, by the goroutine that made it. Default none.
+	Checkpointed func(Checkpointed)
+}
+
+// Checkpointed is what one checkpoint did.
+type Checkpointed struct {
+	Group        string
+	Began, Ended time.Time
+	Partitions   int   // that had something to write
+	Keys         int   // whose state changed
+	Records      int   // written, of all topics
+	Bytes        int   // of them, before compression
+	Committed    bool  // false without an error: the next one commits
+	Err          error // that ended the run
 }
 
 // withDefaults fills what is zero.

@@ -35,6 +35,8 @@ type run[E, S any] struct {
 	cancel context.CancelCauseFunc
 	kicked chan struct{}
 
+	wrote Checkpointed // by the checkpoint under way
+
 	mu         sync.Mutex
 	partitions map[int32]*partition[E, S]
 	current    *session[E, S]

@@ -155,7 +155,11 @@ func (l *loader) write(ctx context.Context, rows []row) error {
 	err := l.sink.insist(ctx, l.at, what, func(ctx context.Context) error {
 		start := l.sink.config.Now()
 		err := l.sink.config.Store.Write(ctx, batch)
-		l.sink.metrics.write(batch, l.sink.config.Now().Sub(start), err)
+		end := l.sink.config.Now()
+		l.sink.metrics.write(batch, end.Sub(start), err)
+		if tell := l.sink.config.Written; tell != nil {
+			tell(Written{l.at.topic, l.at.number, rows[0].message.Offset, batch.Len(), start, end, err})
+		}
 		return err
 	})
 	switch {

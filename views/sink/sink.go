@@ -73,6 +73,18 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default one of its own, which nobody reads.
 	Registerer prometheus.Registerer
+	// Written is told of every attempt to write a batch, by the goroutines that make them. Default none.
+	Written func(Written)
+}
+
+// Written is one attempt to write a batch into the store.
+type Written struct {
+	Topic        string
+	Partition    int32
+	Offset       int64 // of the first record
+	Rows         int
+	Began, Ended time.Time
+	Err          error // nil: the rows are durable
 }
 
 // withDefaults fills in what was left out.

@@ -38,7 +38,7 @@ func TestTracing(t *testing.T) {
 			line += " error " + s.Status.Description
 		}
 		for _, a := range s.Attributes {
-			line += fmt.Sprintf(" %s=%s", a.Key, a.Value.Emit())
+			line += fmt.Sprintf(" %s=%s", a.Key, a.Value.String())
 		}
 		got = append(got, line)
 	}

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-deploy chaos build release check-release
+.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-api check-deploy chaos vulnerable build release check-release
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -58,6 +58,12 @@ test-postgres: ## the tests that want a real PostgreSQL (needs its server progra
 
 test-browser: ## the tests of the page (needs Chromium)
 	KLGSTREAM_REQUIRE_BROWSER=1 $(GO) test -count=1 -v -run 'Browser|Page' ./views/httpapi/... | .ci/ran
+
+check-api: ## the running API held to its OpenAPI document by schemathesis (needs Python 3); ARGS="--max-examples=500 --seed=1"
+	.ci/api $(ARGS)
+
+vulnerable: ## known vulnerabilities in what this program can call (asks Go's vulnerability database)
+	.ci/vulnerable
 
 check-deploy: ## everything below deploy held to the real binary: compose, Kubernetes, systemd, alerts, dashboards, documents
 	$(GO) -C deploy/checks test -timeout 30m ./...

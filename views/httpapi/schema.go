@@ -21,7 +21,10 @@ func eventsSchema(batch int) *huma.Schema {
 	}
 	stamp := &huma.Schema{
 		Description: "Event time: RFC 3339, the same without a zone, or an integer epoch whose unit its magnitude tells.",
-		OneOf:       []*huma.Schema{{Type: "string"}, {Type: "integer"}},
+		OneOf: []*huma.Schema{
+			{Type: "string", Pattern: `^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})?$`},
+			{Type: "integer"},
+		},
 	}
 	id := &huma.Schema{Type: "integer", Format: "int64", Nullable: true, Description: "Number of the aircraft."}
 	snake := &huma.Schema{

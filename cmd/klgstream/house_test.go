@@ -54,7 +54,6 @@ var doors = []door{
 	{"os/exec", []string{"cmd", "deploy/devstack"}},
 	{"flag$", []string{"cmd"}},
 	{"github.com/alecthomas/kong", []string{"cmd"}},
-	{"go.opentelemetry.io", []string{"cmd"}},
 }
 
 // rigs are what processors are shaken and measured on. They have the doors of tests, but none to views.

@@ -71,10 +71,9 @@ func run(ctx context.Context, args []string, env environment) int {
 	}
 	a := &app{environment: env, global: loaded.global, log: newLogger(env.stderr, loaded.global), settings: loaded.settings}
 	var end func()
-	if a.tracing, end, err = newTracing(ctx, a); err == nil {
-		err = loaded.command.Run(ctx, a)
-		end()
-	}
+	a.tracing, end = newTracing(ctx, a)
+	err = loaded.command.Run(ctx, a)
+	end()
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
 		fmt.Fprintln(env.stderr, "klgstream:", err)

@@ -3,62 +3,52 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
+	"sync/atomic"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/trace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"klgstream.dev/processors/engine"
 	"klgstream.dev/views/sink"
 )
 
-// tracing makes spans of what processors and sinks tell. The zero value makes none, and costs nothing.
-type tracing struct{ tracer trace.Tracer }
+// tracing makes OpenTelemetry spans of what processors and sinks tell. The zero value makes none, and costs nothing.
+//
+// Every span is a trace of its own and over when it is told, so this is one JSON request; OpenTelemetry's SDK would add more than a
+// megabyte to the binary for it.
+type tracing struct{ to *spanCollector }
 
 // newTracing sends spans to a collector until end is called; without an address it makes none.
-func newTracing(ctx context.Context, a *app) (t tracing, end func(), err error) {
+func newTracing(ctx context.Context, a *app) (t tracing, end func()) {
 	if a.global.TraceURL == "" {
-		return tracing{}, func() {}, nil
+		return tracing{}, func() {}
 	}
-	exporter, err := otlptrace.New(ctx, &spanCollector{url: a.global.TraceURL, client: &http.Client{Timeout: collectorPatience}, report: func(err error) {
-		a.log.Warn("spans are lost", "collector", maskURL(a.global.TraceURL), "error", err)
-	}})
-	if err != nil {
-		return tracing{}, nil, fmt.Errorf("start tracing: %w", err)
+	c := &spanCollector{url: a.global.TraceURL, log: a.log, spans: make(chan span, spanQueue), stop: make(chan struct{}), done: make(chan struct{})}
+	go c.run(context.WithoutCancel(ctx))
+	return tracing{c}, func() {
+		close(c.stop)
+		<-c.done
 	}
-	t, provider := tracingTo(sdktrace.NewBatchSpanProcessor(exporter))
-	return t, func() {
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), collectorPatience)
-		defer cancel()
-		_ = provider.Shutdown(patience) // what it could not send is reported
-	}, nil
 }
 
-// collectorPatience is how long the collector may take for one request.
-const collectorPatience = 5 * time.Second
-
-// tracingTo makes spans for a span processor.
-func tracingTo(p sdktrace.SpanProcessor) (tracing, *sdktrace.TracerProvider) {
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p), sdktrace.WithResource(resource.NewSchemaless(
-		attribute.String("service.name", "klgstream"), attribute.String("service.version", version()),
-	)))
-	return tracing{provider.Tracer("klgstream.dev")}, provider
-}
+const (
+	spanQueue = 4096            // what waits for a slow collector; more is lost
+	spanBatch = 512             // at most in one request
+	spanPause = 5 * time.Second // at most between a span's end and its request
+	// collectorPatience is how long the collector may take for one request.
+	collectorPatience = 5 * time.Second
+)
 
 // checkpointed makes the spans of checkpoints; nil without tracing.
 func (t tracing) checkpointed() func(engine.Checkpointed) {
-	if t.tracer == nil {
+	if t.to == nil {
 		return nil
 	}
 	return func(c engine.Checkpointed) {
@@ -66,62 +56,141 @@ func (t tracing) checkpointed() func(engine.Checkpointed) {
 		if !c.Committed {
 			outcome = "deferred"
 		}
-		t.span("checkpoint", trace.SpanKindInternal, c.Began, c.Ended, outcome, c.Err,
-			attribute.String("messaging.consumer.group.name", c.Group), attribute.Int("klgstream.partitions", c.Partitions),
-			attribute.Int("klgstream.keys", c.Keys), attribute.Int("klgstream.records", c.Records), attribute.Int("klgstream.bytes", c.Bytes))
+		t.to.put(newSpan("checkpoint", kindInternal, c.Began, c.Ended, outcome, c.Err, wording("messaging.consumer.group.name", c.Group),
+			quantity("klgstream.partitions", c.Partitions), quantity("klgstream.keys", c.Keys), quantity("klgstream.records", c.Records), quantity("klgstream.bytes", c.Bytes)))
 	}
 }
 
 // written makes the spans of the sink's batches; nil without tracing.
 func (t tracing) written() func(sink.Written) {
-	if t.tracer == nil {
+	if t.to == nil {
 		return nil
 	}
 	return func(w sink.Written) {
-		t.span("sink batch", trace.SpanKindClient, w.Began, w.Ended, "written", w.Err,
-			attribute.String("messaging.destination.name", w.Topic), attribute.Int("messaging.destination.partition.id", int(w.Partition)),
-			attribute.Int64("messaging.kafka.offset", w.Offset), attribute.Int("klgstream.rows", w.Rows))
+		t.to.put(newSpan("sink batch", kindClient, w.Began, w.Ended, "written", w.Err, wording("messaging.destination.name", w.Topic),
+			wording("messaging.destination.partition.id", strconv.Itoa(int(w.Partition))), quantity("messaging.kafka.offset", w.Offset), quantity("klgstream.rows", w.Rows)))
 	}
 }
 
-// span is one span, told when it is over.
-func (t tracing) span(name string, kind trace.SpanKind, began, ended time.Time, outcome string, err error, about ...attribute.KeyValue) {
-	_, span := t.tracer.Start(context.Background(), name, trace.WithTimestamp(began), trace.WithSpanKind(kind), trace.WithAttributes(about...))
+// span is a Span of OTLP in its JSON: identifiers in hexadecimal, 64-bit numbers as text.
+type span struct {
+	TraceID    string      `json:"traceId"`
+	SpanID     string      `json:"spanId"`
+	Name       string      `json:"name"`
+	Kind       int         `json:"kind"`
+	Start      string      `json:"startTimeUnixNano"`
+	End        string      `json:"endTimeUnixNano"`
+	Attributes []attribute `json:"attributes"`
+	Status     *spanStatus `json:"status,omitempty"`
+}
+
+type spanStatus struct {
+	Code    int    `json:"code"`
+	Message string `json:"message,omitempty"`
+}
+
+type attribute struct {
+	Key   string `json:"key"`
+	Value struct {
+		Text   *string `json:"stringValue,omitempty"`
+		Number *string `json:"intValue,omitempty"`
+	} `json:"value"`
+}
+
+// OTLP's numbers.
+const (
+	kindInternal = 1
+	kindClient   = 3
+	statusError  = 2
+)
+
+func wording(key, value string) (a attribute) {
+	a.Key, a.Value.Text = key, &value
+	return a
+}
+
+func quantity[T int | int64](key string, value T) (a attribute) {
+	digits := strconv.FormatInt(int64(value), 10)
+	a.Key, a.Value.Number = key, &digits
+	return a
+}
+
+func newSpan(name string, kind int, began, ended time.Time, outcome string, err error, about ...attribute) span {
+	s := span{
+		TraceID: fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()|1), SpanID: fmt.Sprintf("%016x", rand.Uint64()|1), // all zeros are no identifier
+		Name: name, Kind: kind, Start: strconv.FormatInt(began.UnixNano(), 10), End: strconv.FormatInt(ended.UnixNano(), 10),
+	}
 	if err != nil {
-		outcome = "failed"
-		span.SetStatus(codes.Error, err.Error())
+		outcome, s.Status = "failed", &spanStatus{statusError, err.Error()}
 	}
-	span.SetAttributes(attribute.String("klgstream.outcome", outcome))
-	span.End(trace.WithTimestamp(ended))
+	s.Attributes = append(about, wording("klgstream.outcome", outcome))
+	return s
 }
 
-// spanCollector speaks OTLP over HTTP. The exporter's own client would bring all of gRPC into the binary for this one request.
+// spanCollector sends spans in batches, by OTLP over HTTP.
 type spanCollector struct {
-	url    string
-	client *http.Client
-	report func(error)
+	url        string
+	log        *slog.Logger
+	spans      chan span
+	lost       atomic.Int64
+	stop, done chan struct{}
 }
 
-// Start implements otlptrace.Client.
-func (*spanCollector) Start(context.Context) error { return nil }
-
-// Stop implements otlptrace.Client.
-func (c *spanCollector) Stop(context.Context) error {
-	c.client.CloseIdleConnections()
-	return nil
-}
-
-// UploadTraces implements otlptrace.Client. Spans that cannot be sent are lost: nothing waits for a collector.
-func (c *spanCollector) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	err := c.post(ctx, spans)
-	if err != nil {
-		c.report(err)
+// put leaves a span to be sent; nothing waits for a collector.
+func (c *spanCollector) put(s span) {
+	select {
+	case c.spans <- s:
+	default:
+		c.lost.Add(1)
 	}
-	return err
 }
 
-func (c *spanCollector) post(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans}) // ExportTraceServiceRequest by another name
+// run sends until stop is closed, then what is left.
+func (c *spanCollector) run(ctx context.Context) {
+	defer close(c.done)
+	tick := time.NewTicker(spanPause)
+	defer tick.Stop()
+	var batch []span
+	for {
+		select {
+		case s := <-c.spans:
+			if batch = append(batch, s); len(batch) < spanBatch {
+				continue
+			}
+		case <-tick.C:
+		case <-c.stop:
+			for len(c.spans) > 0 {
+				batch = append(batch, <-c.spans)
+			}
+			c.send(ctx, batch)
+			return
+		}
+		c.send(ctx, batch)
+		batch = batch[:0]
+	}
+}
+
+// send sends a batch, or says that it is lost.
+func (c *spanCollector) send(ctx context.Context, batch []span) {
+	lost := c.lost.Swap(0)
+	var err error
+	if len(batch) > 0 {
+		if err = c.post(ctx, batch); err != nil {
+			lost += int64(len(batch))
+		}
+	}
+	if lost > 0 {
+		c.log.Warn("spans are lost", "collector", maskURL(c.url), "spans", lost, "error", err)
+	}
+}
+
+func (c *spanCollector) post(ctx context.Context, batch []span) error {
+	ctx, cancel := context.WithTimeout(ctx, collectorPatience)
+	defer cancel()
+	body, err := json.Marshal(map[string]any{"resourceSpans": []any{map[string]any{
+		"resource":   map[string]any{"attributes": []attribute{wording("service.name", "klgstream"), wording("service.version", version())}},
+		"scopeSpans": []any{map[string]any{"scope": map[string]any{"name": "klgstream.dev"}, "spans": batch}},
+	}}})
 	if err != nil {
 		return fmt.Errorf("encode spans: %w", err)
 	}
@@ -129,8 +198,8 @@ func (c *spanCollector) post(ctx context.Context, spans []*tracepb.ResourceSpans
 	if err != nil {
 		return fmt.Errorf("send spans: %w", err)
 	}
-	req.Header.Set("Content-Type", "application/x-protobuf")
-	resp, err := c.client.Do(req)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("send spans: %w", err)
 	}

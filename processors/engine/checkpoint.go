@@ -25,7 +25,6 @@ type cut[E, S any] struct {
 	entries []*entry[S] // to be written
 	begun   int         // entries of shares already begun
 	ended   int         // and of those ended
-	passed  int64       // watermark up to which the last share begun has emitted everything
 	settles []*entry[S] // had a late event before the cut
 	at      position
 	did     outcomes
@@ -328,7 +327,6 @@ func (p *partition[E, S]) nextShare(c *cut[E, S]) {
 func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 	entries := c.entries[c.begun:min(len(c.entries), c.begun+p.config.ShareKeys)]
 	c.begun += len(entries)
-	c.passed = p.hands.watermark
 	p.results = &to.out
 	for _, e := range entries {
 		if e.fires {
@@ -352,10 +350,16 @@ func (p *partition[E, S]) release(c *cut[E, S]) {
 }
 
 // rest settles the last share begun, and packs the keys that nothing is left to be done for, if they have no window open or too
-// many are decoded.
+// many are decoded. They are settled to the watermark that this checkpoint commits and no further: a restart begins there, and tells
+// what closed behind it again, for which it needs the slices. What a later share closed behind it is settled with the next checkpoint.
 func (p *partition[E, S]) rest(c *cut[E, S]) {
+	to := c.at.clock.watermark
+	p.settled = max(p.settled, to)
 	for _, e := range c.entries[c.ended:c.begun] {
-		p.topology.Settle(&e.live.state, c.passed)
+		p.topology.Settle(&e.live.state, to)
+		if e.live.purged > to {
+			p.await(e)
+		}
 		p.retire(e)
 	}
 	c.ended = c.begun
@@ -437,13 +441,13 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 	defer p.mu.Unlock()
 	p.spare = c.spools
 	p.moved = p.moved || !committed
-	p.settled = max(p.settled, c.at.clock.watermark)
 	if committed {
 		p.committed = c.at
 	}
 	p.rest(&c)
 	for _, e := range c.settles {
 		l := e.live
+		p.topology.Settle(&l.state, p.settled)
 		l.undecided = slices.Delete(l.undecided, l.owed, l.owed+l.inCut)
 		l.inCut, e.settles = 0, false
 		p.retire(e)

@@ -428,7 +428,7 @@ func (p *partition[E, S]) unshelve() *live[S] {
 	return l
 }
 
-// await puts an entry on the list of those whose late events the next cut's acknowledgement settles.
+// await puts an entry on the list of those whose late events, or closed windows, the next cut's acknowledgement settles.
 func (p *partition[E, S]) await(e *entry[S]) {
 	if !e.waits {
 		e.waits = true

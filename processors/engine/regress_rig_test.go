@@ -17,13 +17,14 @@ import (
 // rig is one partition without a broker: the test plays goka, the outbox and the group. What it writes is kept per topic.
 type rig struct {
 	*testing.T
-	config Config
-	count  int32 // partitions; the rig is partition 0
-	topics topics
-	p      *partition[tick, tally]
-	table  map[string][]byte // the group table as a compacted log has it
-	late   []string          // values of acknowledged late events
-	out    []string
+	config  Config
+	count   int32 // partitions; the rig is partition 0
+	topics  topics
+	p       *partition[tick, tally]
+	table   map[string][]byte // the group table as a compacted log has it
+	settled int64             // watermark
+	late    []string          // values of acknowledged late events
+	out     []string
 }
 
 // tick is an event "key ms"; tally counts a key's ticks. It is late at or before the watermark.
@@ -37,7 +38,7 @@ type tally struct {
 	told bool
 }
 
-type tickTopology struct{}
+type tickTopology struct{ settled *int64 } // the latest watermark anything was settled to
 
 func (tickTopology) Decode(dst *tick, r *Record) error {
 	key, at, ok := strings.Cut(string(r.Value), " ")
@@ -66,7 +67,7 @@ func (tickTopology) Collect(key string, s *tally, _ int64, emit Emit) {
 	}
 }
 func (tickTopology) Advance(string, *tally, int64, Emit) {}
-func (tickTopology) Settle(*tally, int64)                {}
+func (t tickTopology) Settle(_ *tally, watermark int64)  { *t.settled = max(*t.settled, watermark) }
 func (tickTopology) Due(*tally) int64                    { return math.MaxInt64 }
 func (tickTopology) Idle(*tally) bool                    { return true }
 func (tickTopology) Append(dst []byte, s *tally) []byte  { return binary.AppendVarint(dst, s.n) }
@@ -88,8 +89,9 @@ func newRig(t *testing.T) *rig {
 // begin is a new run from a committed position: its table is recovered from what was acknowledged.
 func (r *rig) begin(at position) {
 	r.Helper()
+	r.settled = math.MinInt64
 	m := newMetrics(prometheus.NewRegistry())
-	r.p = newPartition[tick, tally](0, r.count, &r.config, &r.topics, tickTopology{}, m.partition(0), func() {})
+	r.p = newPartition[tick, tally](0, r.count, &r.config, &r.topics, tickTopology{&r.settled}, m.partition(0), func() {})
 	r.p.begin(at)
 	s := store[tick, tally]{r.p, func(error) {}}
 	for k, v := range r.table {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -313,5 +314,37 @@ func TestKafkaSettingsThatExactnessNeeds(t *testing.T) {
 		if !ok {
 			t.Errorf("not so: %s", what)
 		}
+	}
+}
+
+// E3: while a checkpoint is written share by share, folding goes on and the watermark with it. States are settled no further than
+// the watermark that this checkpoint commits: a restart begins there, tells what closed since then again, and needs
+// all of it. Settled further, hopping windows came out a second time with fewer events, behind their final results.
+func TestSharesAreSettledToTheCommittedWatermark(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.config.ShareKeys = 1
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "b 1001", "c 1002")
+	c := r.cut()
+	at := c.at.clock.watermark
+	for offset := int64(3); c.begun < len(c.entries); offset++ {
+		r.p.release(&c)
+		r.deliver(offset, "a "+strconv.FormatInt(2000+offset, 10)) // the watermark moves on between two shares
+		r.p.nextShare(&c)
+	}
+	r.p.settle(c, true)
+	if at != 1001 || r.settled != at {
+		t.Errorf("the checkpoint commits watermark %d, and states are settled to %d", at, r.settled)
+	}
+	if c = r.cut(); r.settled != at {
+		t.Errorf("settled to %d before the next checkpoint is written", r.settled)
+	}
+	for c.begun < len(c.entries) {
+		r.p.release(&c)
+		r.p.nextShare(&c)
+	}
+	if r.p.settle(c, true); r.settled != 2003 {
+		t.Errorf("settled to %d behind it, want 2003", r.settled)
 	}
 }

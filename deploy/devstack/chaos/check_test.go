@@ -191,3 +191,21 @@ func TestEarlySeedsDrawNoClocks(t *testing.T) {
 		}
 	}
 }
+
+// A stepped clock tells another time of day, and measures as before.
+func TestSteppedClock(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, by := range []time.Duration{0, time.Second, 11 * time.Hour, -11*time.Hour - time.Second} {
+		later := stepped(now, by)
+		if got := later.UnixNano() - now.UnixNano(); got != int64(by) {
+			t.Errorf("step by %v: the wall clock moved by %v", by, time.Duration(got))
+		}
+		if got := later.Sub(now); got != 0 {
+			t.Errorf("step by %v: %v have passed", by, got)
+		}
+		if back := stepped(later, -by); back != now {
+			t.Errorf("step by %v and back: %v is %v", by, now, back)
+		}
+	}
+}

@@ -229,21 +229,21 @@ const fullAt = 4096
 
 // fill lets no file of a sink grow any more, for a while.
 func (t *theatre) fill(f Fault) error {
-	pid := t.sinks.pid(f.Slot)
+	pid := t.sinks.starve(f.Slot)
 	if pid == 0 {
 		return nil
 	}
-	limit := func(bytes string) error {
-		out, err := exec.Command("prlimit", "--pid="+strconv.Itoa(pid), "--fsize="+bytes+":").CombinedOutput() //nolint:noctx // ends at once
-		if err != nil && t.sinks.pid(f.Slot) == pid {
-			return fmt.Errorf("limit the files of sink %d to %s bytes: %w: %s", f.Slot, bytes, err, out)
+	limit := func(size string) error {
+		out, err := exec.Command("prlimit", "--pid="+strconv.Itoa(pid), "--fsize="+size+":").CombinedOutput() //nolint:noctx // ends at once
+		if err != nil && t.sinks.pid(f.Slot) == pid && !bytes.Contains(out, []byte("No such process")) {
+			return fmt.Errorf("limit the files of sink %d to %s bytes: %w: %s", f.Slot, size, err, out)
 		}
 		return nil
 	}
 	if err := limit(strconv.Itoa(fullAt)); err != nil {
 		return err
 	}
-	t.pending.after(f.Hold, func() { t.back(limit("unlimited")) })
+	t.pending.after(f.Hold, func() { t.back(errors.Join(limit("unlimited"), t.sinks.fill())) })
 	return nil
 }
 
@@ -328,6 +328,18 @@ func (t *troupe) fill() error {
 	return nil
 }
 
+// starve notes that a slot's process is to have no room on its disk, and returns its pid, 0 if there is none.
+func (t *troupe) starve(slot int) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.slots[slot]
+	if p == nil {
+		return 0
+	}
+	p.starved = true
+	return p.cmd.Process.Pid
+}
+
 // pid is the process of a slot, 0 if there is none.
 func (t *troupe) pid(slot int) int {
 	t.mu.Lock()
@@ -340,9 +352,10 @@ func (t *troupe) pid(slot int) int {
 
 // process is one of them.
 type process struct {
-	cmd  *exec.Cmd
-	gone bool // it was told to end, or killed
-	done chan struct{}
+	cmd     *exec.Cmd
+	gone    bool // it was told to end, or killed
+	starved bool // it has no disk to begin on, and may end by itself: whoever watches over it starts it again
+	done    chan struct{}
 }
 
 func (t *troupe) start(slot int) error {
@@ -377,7 +390,7 @@ func (t *troupe) wait(slot int, p *process, name string) {
 	close(p.done)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !p.gone { // told to end it may say that its last checkpoint failed: the next one goes on from the log
+	if !p.gone && !p.starved { // told to end it may say that its last checkpoint failed: the next one goes on from the log
 		t.ended = append(t.ended, fmt.Errorf("%s ended by itself: %w", name, err))
 	}
 	if t.slots[slot] == p {

@@ -37,6 +37,9 @@ func (c *benchSinkCmd) check() error {
 		c.BenchTarget.check(), atLeast("events", c.Events, 1), atLeast("keys", c.Keys, 1), atLeast("partitions", c.Partitions, 1),
 		atLeast("batch-rows", c.BatchRows, 1), atLeast("rounds", c.Rounds, 1),
 	}
+	if len(c.StoreURL) > 0 && c.Rounds > 1 {
+		faults = append(faults, fmt.Errorf("--rounds: %d rounds would write the same rows into one database again: name a fresh one per round with as many --bench-store", c.Rounds))
+	}
 	for _, u := range c.StoreURL {
 		faults = append(faults, (&Store{StoreURL: u}).check())
 	}
@@ -102,7 +105,10 @@ func (c *benchSinkCmd) load(ctx context.Context, a *app, r *rig, url string) (f 
 		return f, err
 	}
 	f.Store = store.Name()
-	took, err := c.bare(ctx, store, rows)
+	var took time.Duration
+	if err = empty(ctx, store); err == nil {
+		took, err = c.bare(ctx, store, rows)
+	}
 	if err = errors.Join(err, store.Close()); err != nil {
 		return f, err
 	}
@@ -119,6 +125,15 @@ func (c *benchSinkCmd) load(ctx context.Context, a *app, r *rig, url string) (f 
 	fmt.Fprintf(a.stderr, "%s, sink: %.0f rows/s\n", f.Store, f.Sink)
 	f.Wrong, err = wrongRows(ctx, store, rows)
 	return f, err
+}
+
+// empty refuses a store with rows: what is there already is written faster.
+func empty(ctx context.Context, store views.Store) error {
+	page, err := store.Query(ctx, views.Query{View: "aircraft_windows", Limit: 1})
+	if err == nil && len(page.Rows) > 0 {
+		err = fmt.Errorf("the %s store has windows already: name a database of its own with --bench-store", store.Name())
+	}
+	return err
 }
 
 // openBench opens a store, or SQLite in a file without one, ready to be written to.

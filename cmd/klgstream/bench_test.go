@@ -80,6 +80,7 @@ func TestBenchRefuses(t *testing.T) {
 		{"recovery --keys=0", "--keys"},
 		{"memory --keys=5,0", "--keys"},
 		{"sink --bench-store=mysql://x", "--store-url"},
+		{"sink --bench-store=postgresql://x/y --rounds=2", "--rounds"},
 		{"scale --axes=depth", "--axes"},
 		{"scale --partitions=0,99999", "partitions 99999 must be 1 to 10,000"},
 		{"peers --peers=spark", "--peers"},
@@ -207,6 +208,9 @@ func TestBenchSinkFindsWrongRows(t *testing.T) {
 		if got, err := wrongRows(t.Context(), store, rows); err != nil || got != want {
 			t.Errorf("%s: %d wrong rows, error %v; want %d", what, got, err, want)
 		}
+	}
+	if err := empty(t.Context(), store); err == nil || !strings.Contains(err.Error(), "--bench-store") {
+		t.Errorf("a store with rows is taken for an empty one: %v", err)
 	}
 	check(0, "what is right", rows)
 	more := slices.Clone(rows)

@@ -88,7 +88,8 @@ func programs(t *testing.T, b Broker) *Programs {
 func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
 	t.Helper()
 	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
-	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", uint64(faults)))
+	// One on processes for every ten within this one: they cost more.
+	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", max(uint64(faults), setting("KLGSTREAM_CHAOS_FAULTS", 0)/10)))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)
 	p := programs(t, b)
 	bench := &Bench{Log: logger(t), Now: time.Now, Patience: 3 * time.Minute, Stage: func(_ context.Context, w Workload) (Stage, error) { return p.NewStage(w) }}
@@ -106,18 +107,18 @@ func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, per
 
 // TestProcesses strikes real processes on an embedded broker that is a process of its own.
 func TestProcesses(t *testing.T) {
-	processes(t, embeddedProcess(t), NewProcessRound, 6, 6)
+	processes(t, embeddedProcess(t), NewProcessRound, 6, 8)
 }
 
 // TestProcessesOnRealKafka strikes them on Apache Kafka.
 func TestProcessesOnRealKafka(t *testing.T) {
-	processes(t, kafkatest.Start(t, kafkatest.Options{Properties: impatient}), NewProcessRound, 6, 6)
+	processes(t, kafkatest.Start(t, kafkatest.Options{Properties: impatient}), NewProcessRound, 6, 8)
 }
 
 // TestProcessesOnThreeRealKafkas strikes them on a cluster of three, whose partitions have three copies: brokers are killed and
 // paused one at a time, and led by another meanwhile.
 func TestProcessesOnThreeRealKafkas(t *testing.T) {
-	processes(t, kafkatest.Start(t, kafkatest.Options{Brokers: 3, Properties: impatient}), NewClusterRound, 4, 4)
+	processes(t, kafkatest.Start(t, kafkatest.Options{Brokers: 3, Properties: impatient}), NewClusterRound, 3, 8)
 }
 
 // impatient brokers notice soon that a member or one of them is gone.

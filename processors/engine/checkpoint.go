@@ -116,10 +116,8 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 		return nil
 	}
 	committed := false
-	if r.config.Checkpointed != nil {
-		r.wrote = sized(cuts)
-		defer func() { r.tell(began, committed, err) }()
-	}
+	r.wrote = sized(cuts)
+	defer func() { r.tell(began, committed, err) }()
 	sound, err := r.write(ctx, s, cuts)
 	if err != nil {
 		return err
@@ -139,7 +137,6 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 		c.p.settle(c, committed)
 	}
 	clear(cuts)
-	r.owner.metrics.checkpointed(r.config.Now().Sub(began))
 	return nil
 }
 
@@ -192,9 +189,6 @@ func sized[E, S any](cuts []cut[E, S]) (c Checkpointed) {
 
 // weigh adds to what the checkpoint writes.
 func (r *run[E, S]) weigh(spools []*spool) {
-	if r.config.Checkpointed == nil {
-		return
-	}
 	for _, s := range spools {
 		r.wrote.Records += len(s.records)
 		r.wrote.Bytes += s.bytes
@@ -205,7 +199,10 @@ func (r *run[E, S]) weigh(spools []*spool) {
 func (r *run[E, S]) tell(began time.Time, committed bool, err error) {
 	c := r.wrote
 	c.Group, c.Began, c.Ended, c.Committed, c.Err = r.job.Group, began, r.config.Now(), committed, err
-	r.config.Checkpointed(c)
+	r.owner.metrics.checkpointed(&c, r.began)
+	if r.began = began; r.config.Checkpointed != nil {
+		r.config.Checkpointed(c)
+	}
 }
 
 // share are the cuts that have a further share, which is encoded.
@@ -336,6 +333,14 @@ func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 		to.table.add([]byte(e.key), p.encode(e))
 		e.dirty = false
 	}
+	p.weigh(to.table.bytes, len(to.table.records))
+}
+
+// weigh takes the mean size of records from what was written last.
+func (p *partition[E, S]) weigh(bytes, records int) {
+	if records > 0 {
+		p.usual = bytes / records
+	}
 }
 
 // release ends a share whose states and results are acknowledged.
@@ -460,8 +465,11 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 // show sets the partition's gauges.
 func (p *partition[E, S]) show() {
 	p.metrics.keys.Set(float64(len(p.entries)))
+	p.metrics.decoded.Set(float64(p.lives))
+	p.metrics.state.Set(float64(p.packed + p.lives*p.usual))
 	if w := p.committed.clock.watermark; w != math.MinInt64 {
 		p.metrics.watermark.Set(float64(w) / 1000)
+		p.metrics.eventLag.Set(p.savedAt.Sub(time.UnixMilli(w)).Seconds())
 	}
 	if p.claim != nil {
 		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.committed.input)))

@@ -22,6 +22,7 @@ func (p *partition[E, S]) forget(e *entry[S]) bool {
 		p.timers.Schedule(e, &e.alarm, p.hands.watermark)
 		return true
 	}
+	p.packed -= len(e.raw)
 	delete(p.entries, e.key)
 	p.open.table.add([]byte(e.key), nil)
 	p.pending += recordSize([]byte(e.key), nil, nil)

@@ -368,6 +368,57 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// What a processor shows of its state is what there is: a run that recovers keys tells how many bytes they take, that recovery is
+// through, how long it took, and how its checkpoints ended.
+func TestMetricsOfState(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("a 1 1000", "b 2 1000", "c 3 1000")
+	stop, _ := w.process(nil)
+	w.totals(map[string]string{"a": "1/1", "b": "2/1", "c": "3/1"})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	stop, _ = w.process(func(c *engine.Config) { c.Registerer = reg })
+	w.pay("c 4 2000")
+	w.totals(map[string]string{"a": "1/1", "b": "2/1", "c": "7/2"})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			if name == "klgstream_checkpoints_total" {
+				name += m.GetLabel()[1].GetValue()
+			}
+			got[name] += m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	if got["klgstream_table_keys"] != 3 || got["klgstream_recovery_remaining_records"] != 0 || got["klgstream_rebalance_stall_seconds"] != 1 {
+		t.Errorf("metrics %v", got)
+	}
+	sizes, bytes := map[string]int{}, 0
+	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool {
+		bytes += len(m.Value) - sizes[string(m.Key)]
+		sizes[string(m.Key)] = len(m.Value)
+		return m.Offset == 3
+	})
+	if got["klgstream_table_bytes"] != float64(bytes) {
+		t.Errorf("the states take %v bytes, should be %d: %v", got["klgstream_table_bytes"], bytes, sizes)
+	}
+	done := got["klgstream_checkpoints_totalcommitted"]
+	if done < 1 || got["klgstream_checkpoints_totalfailed"] != 0 || got["klgstream_checkpoint_bytes"] != got["klgstream_checkpoint_duration_seconds"] ||
+		got["klgstream_checkpoint_interval_seconds"] > done {
+		t.Errorf("metrics %v", got)
+	}
+}
+
 // wait polls a processor until it says that it is refused.
 func wait(t *testing.T, p *engine.Processor) error {
 	t.Helper()

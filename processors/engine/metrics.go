@@ -13,10 +13,18 @@ type metrics struct {
 	watermark   *prometheus.GaugeVec
 	lag         *prometheus.GaugeVec
 	keys        *prometheus.GaugeVec
+	decoded     *prometheus.GaugeVec
+	state       *prometheus.GaugeVec
+	eventLag    *prometheus.GaugeVec
+	recovery    *prometheus.GaugeVec
 	records     *prometheus.CounterVec
 	bytes       *prometheus.CounterVec
 	dirty       prometheus.Histogram
 	checkpoint  prometheus.Histogram
+	size        prometheus.Histogram
+	interval    prometheus.Histogram
+	stall       prometheus.Histogram
+	checkpoints *prometheus.CounterVec
 	rebalances  prometheus.Counter
 	failures    prometheus.Counter
 	overwritten prometheus.Counter
@@ -31,40 +39,65 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Name: name, Help: help}, []string{"partition"})
 	}
+	histogram := func(name, help string, buckets ...float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Name: name, Help: help, NativeHistogramBucketFactor: 1.2, Buckets: buckets})
+	}
 	count := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help})
 	}
 	m := &metrics{
 		events: vec("events_total", "Events by what became of them: counted, late, dead, fenced (delivered again, already counted), rekeyed (passed on to the partition of their key), skipped (none of this job's).",
 			"partition", "outcome"),
-		watermark: gauge("watermark_seconds", "The partition's watermark as seconds since the epoch."),
-		lag:       gauge("input_lag_records", "Records of the input topic not folded yet."),
-		keys:      gauge("table_keys", "Keys in the partition's group table."),
-		records:   vec("written_records_total", "Records acknowledged, by kind: table, loop, output, late, dead.", "kind"),
-		bytes:     vec("written_bytes_total", "Bytes of records acknowledged, before compression.", "kind"),
-		dirty: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: ns, Name: "checkpoint_keys", Help: "Changed keys in a partition's part of a checkpoint.",
-			NativeHistogramBucketFactor: 1.2, Buckets: prometheus.ExponentialBuckets(1, 8, 7),
-		}),
-		checkpoint: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: ns, Name: "checkpoint_duration_seconds", Help: "Time of a checkpoint from cut to commit.",
-			NativeHistogramBucketFactor: 1.2, Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-		}),
+		watermark:   gauge("watermark_seconds", "The partition's watermark as seconds since the epoch."),
+		lag:         gauge("input_lag_records", "Records of the input topic not folded yet."),
+		keys:        gauge("table_keys", "Keys in the partition's group table."),
+		records:     vec("written_records_total", "Records acknowledged, by kind: table, loop, output, late, dead.", "kind"),
+		bytes:       vec("written_bytes_total", "Bytes of records acknowledged, before compression.", "kind"),
+		decoded:     gauge("table_decoded_keys", "Keys whose state is decoded: in use lately, or not written yet."),
+		state:       gauge("table_bytes", "Bytes of the partition's states as records; those of decoded keys at the mean size of what was last written."),
+		eventLag:    gauge("event_time_lag_seconds", "How far the partition's watermark was behind the clock at its last checkpoint."),
+		recovery:    gauge("recovery_remaining_records", "Offsets of the changelog that recovery has still to read; 0 when it is through."),
+		dirty:       histogram("checkpoint_keys", "Changed keys in a partition's part of a checkpoint.", prometheus.ExponentialBuckets(1, 8, 7)...),
+		checkpoint:  histogram("checkpoint_duration_seconds", "Time of a checkpoint from cut to commit.", prometheus.ExponentialBuckets(0.001, 2, 14)...),
+		size:        histogram("checkpoint_bytes", "Bytes of all records of a checkpoint, before compression.", prometheus.ExponentialBuckets(1024, 4, 10)...),
+		interval:    histogram("checkpoint_interval_seconds", "Time from the start of one checkpoint to that of the next one that has something to write.", prometheus.ExponentialBuckets(0.01, 2, 12)...),
+		stall:       histogram("rebalance_stall_seconds", "Time without folding around a rebalance: from the end of a generation, or the start of a run, until the next one's partitions are recovered.", prometheus.ExponentialBuckets(0.01, 2, 14)...),
+		checkpoints: vec("checkpoints_total", "Checkpoints by outcome: committed, deferred (written, the next one commits), failed (the run ends and is started again from the log).", "outcome"),
 		rebalances:  count("rebalances_total", "Generations of the consumer group this replica took part in."),
 		failures:    count("run_failures_total", "Runs that ended with an error and were started again from the log."),
 		overwritten: count("foreign_table_records_total", "Records of a predecessor found in the own changelog after a takeover and written over."),
 	}
-	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.records, m.bytes, m.dirty, m.checkpoint, m.rebalances, m.failures, m.overwritten)
+	for _, outcome := range []string{"committed", "deferred", "failed"} {
+		m.checkpoints.WithLabelValues(outcome)
+	}
+	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.state, m.eventLag, m.recovery, m.records, m.bytes,
+		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.overwritten)
 	return m
 }
 
-func (m *metrics) checkpointed(d time.Duration) { m.checkpoint.Observe(d.Seconds()) }
+// checkpointed notes a checkpoint that is over; last is when the one before began, zero if there was none.
+func (m *metrics) checkpointed(c *Checkpointed, last time.Time) {
+	m.checkpoint.Observe(c.Ended.Sub(c.Began).Seconds())
+	m.size.Observe(float64(c.Bytes))
+	if !last.IsZero() {
+		m.interval.Observe(c.Began.Sub(last).Seconds())
+	}
+	switch {
+	case c.Err != nil:
+		m.checkpoints.WithLabelValues("failed").Inc()
+	case c.Committed:
+		m.checkpoints.WithLabelValues("committed").Inc()
+	default:
+		m.checkpoints.WithLabelValues("deferred").Inc()
+	}
+}
 
 // partitionMetrics is one partition's part.
 type partitionMetrics struct {
 	all                                           *metrics
 	counted, late, dead, fenced, rekeyed, skipped prometheus.Counter
-	watermark, lag, keys                          prometheus.Gauge
+	watermark, lag, keys, decoded, state          prometheus.Gauge
+	eventLag, recovery                            prometheus.Gauge
 }
 
 func (m *metrics) partition(id int32) *partitionMetrics {
@@ -73,6 +106,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 	return &partitionMetrics{
 		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
 		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
+		decoded: m.decoded.WithLabelValues(p), state: m.state.WithLabelValues(p), eventLag: m.eventLag.WithLabelValues(p), recovery: m.recovery.WithLabelValues(p),
 	}
 }
 

@@ -93,9 +93,13 @@ type partition[E, S any] struct {
 	savedInput int64     // input position of the last cut
 	patient    bool      // the next checkpoint waits until the backlog is gone
 
-	lives int        // decoded entries
-	keep  int        // how many of them may stay so when they are not in use
-	idle  []*live[S] // memory for further ones
+	lives  int   // decoded entries
+	packed int   // bytes of the others
+	usual  int   // mean bytes of a record written lately
+	goal   int64 // end of the changelog when recovery began
+
+	keep int        // how many of them may stay so when they are not in use
+	idle []*live[S] // memory for further ones
 
 	outcomes                outcomes
 	stateBytes, recordBytes []byte // encode's scratch
@@ -141,6 +145,14 @@ func (p *partition[E, S]) begin(at position) {
 		e.alarm, e.fires, e.waits, e.settles = window.Alarm{}, false, false, false
 		p.revive(e)
 	}
+}
+
+// recovering notes how far the changelog reaches that is to be read.
+func (p *partition[E, S]) recovering(end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.goal = end
+	p.metrics.recovery.Set(float64(max(0, end-1-p.table)))
 }
 
 // revive schedules an entry that was recovered or kept, once what is committed counts as published.
@@ -392,6 +404,7 @@ func (p *partition[E, S]) liven(e *entry[S]) *live[S] {
 		panic("engine: entry " + e.key + ": " + err.Error())
 	}
 	p.topology.Settle(&l.state, p.settled)
+	p.packed -= len(e.raw)
 	e.live, e.raw, e.open = l, nil, false
 	p.lives++
 	return l
@@ -406,6 +419,7 @@ func (p *partition[E, S]) pack(e *entry[S], record []byte) {
 	}
 	p.shelve(e.live)
 	e.raw, e.live = append(make([]byte, 0, len(record)), record...), nil
+	p.packed += len(e.raw)
 	p.lives--
 	p.timers.Schedule(e, &e.alarm, min(due, p.expiry(e)))
 }

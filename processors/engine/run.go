@@ -35,7 +35,9 @@ type run[E, S any] struct {
 	cancel context.CancelCauseFunc
 	kicked chan struct{}
 
-	wrote Checkpointed // by the checkpoint under way
+	wrote   Checkpointed // by the checkpoint under way
+	began   time.Time    // when the last checkpoint did
+	stalled time.Time    // since when nothing is folded
 
 	mu         sync.Mutex
 	partitions map[int32]*partition[E, S]
@@ -45,7 +47,7 @@ type run[E, S any] struct {
 // newRun connects and checks the topics.
 func newRun[E, S any](owner *Processor, c *Config, job *Job[E, S]) (*run[E, S], error) {
 	r := &run[E, S]{
-		owner: owner, config: c, job: job, kafka: c.sarama(), frames: &frames{}, kicked: make(chan struct{}, 1),
+		owner: owner, config: c, job: job, kafka: c.sarama(), frames: &frames{}, kicked: make(chan struct{}, 1), stalled: c.Now(),
 		log: c.Logger.With("group", job.Group), partitions: make(map[int32]*partition[E, S]),
 	}
 	if err := r.connect(); err != nil {
@@ -293,6 +295,7 @@ func (r *run[E, S]) locate(id int32, at position) (position, error) {
 	if err != nil {
 		return at, fmt.Errorf("find end of %s/%d: %w", r.topics.table, id, err)
 	}
+	r.partition(id).recovering(end)
 	if end < at.clock.table {
 		return at, &RefusalError{
 			fmt.Sprintf("the group table %s/%d ends at %d, but %d was written to it: the topic was deleted or truncated, and its counts with it",
@@ -350,6 +353,10 @@ func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	r.log.Info("partitions recovered", "generation", s.GenerationID())
 	cur := r.current
 	cur.recovered = true
+	r.owner.metrics.stall.Observe(r.config.Now().Sub(r.stalled).Seconds())
+	for _, p := range cur.partitions {
+		p.metrics.recovery.Set(0)
+	}
 	cur.stopped.Go(func() { r.checkpoints(s.Context(), cur) })
 	r.guard(s.Context(), cur)
 	r.healthy()
@@ -365,8 +372,10 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 		return nil
 	}
 	r.owner.report(errors.New("rebalancing"))
+	r.stalled = r.config.Now()
 	close(cur.stop)
 	cur.stopped.Wait()
+	defer func() { r.began = time.Time{} }()
 	if !cur.recovered {
 		r.forsake(cur)
 		return nil

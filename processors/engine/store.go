@@ -47,6 +47,7 @@ func (s store[E, S]) Set(key string, value []byte) error {
 		e.live = nil
 		s.p.lives--
 	}
+	s.p.packed += len(value) - len(e.raw)
 	e.raw = append(e.raw[:0], value...)
 	if s.p.claimed {
 		s.p.revive(e)
@@ -119,8 +120,11 @@ func hasSource(sources []codecs.Source, partition int32) bool {
 func (s store[E, S]) Delete(key string) error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	if e := s.p.entries[key]; e != nil && e.live != nil {
-		s.p.lives--
+	if e := s.p.entries[key]; e != nil {
+		if e.live != nil {
+			s.p.lives--
+		}
+		s.p.packed -= len(e.raw)
 	}
 	delete(s.p.entries, key)
 	return nil
@@ -159,7 +163,11 @@ func (s store[E, S]) GetOffset(def int64) (int64, error) {
 func (s store[E, S]) SetOffset(offset int64) error {
 	s.p.mu.Lock()
 	s.p.table = offset
+	left := s.p.goal - 1 - offset
 	s.p.mu.Unlock()
+	if left&1023 == 0 || left < 0 { // often enough to be watched
+		s.p.metrics.recovery.Set(float64(max(0, left)))
+	}
 	return nil
 }
 

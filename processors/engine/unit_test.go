@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
 	"klgstream.dev/codecs"
@@ -288,7 +289,7 @@ func TestOlderRecordLoses(t *testing.T) {
 // goka.md row 13: the iterator is half-open and seeks between keys.
 func TestStoreIterates(t *testing.T) {
 	t.Parallel()
-	p := &partition[int, int]{entries: map[string]*entry[int]{}, topics: &topics{table: "t"}, table: -1}
+	p := &partition[int, int]{entries: map[string]*entry[int]{}, topics: &topics{table: "t"}, table: -1, metrics: newMetrics(prometheus.NewRegistry()).partition(0)}
 	s := store[int, int]{p, func(error) {}}
 	if o, _ := s.GetOffset(-3); o != -3 {
 		t.Errorf("a fresh store stands at %d", o)

@@ -27,6 +27,7 @@ type topics struct {
 	addrs  []string
 	client *kgo.Client
 	truth  map[string]int64 // event count by registration and hour
+	dead   int              // dead letters there are to be
 }
 
 const (
@@ -172,6 +173,10 @@ func (b *topics) difference(ctx context.Context, store views.Store) (list []stri
 	if err != nil || len(r.Rows) != letters {
 		list = append(list, fmt.Sprintf("%d late events, want %d (%v)", len(r.Rows), letters, err))
 	}
+	r, err = store.Query(ctx, views.Query{View: "dead_letters", Limit: views.MaxLimit})
+	if err != nil || len(r.Rows) != b.dead {
+		list = append(list, fmt.Sprintf("%d dead letters, want %d (%v)", len(r.Rows), b.dead, err))
+	}
 	return list
 }
 
@@ -192,6 +197,29 @@ func TestSinkOutlivesPostgreSQL(t *testing.T) {
 			}
 			return random.IntN(25) == 0
 		})
+}
+
+// TestSinkIsolatesWhatPostgreSQLRefuses has the database refuse one aircraft: each of its records ends as a dead letter, once,
+// although the sink dies again and again, and all others are rows.
+func TestSinkIsolatesWhatPostgreSQLRefuses(t *testing.T) {
+	url := postgres(t).database(t)
+	if err := open(t, risingwave.Config{URL: url}).Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(t, url).Exec(t.Context(), "ALTER TABLE windows ADD CONSTRAINT picky CHECK (registration_number <> 'N007')"); err != nil {
+		t.Fatal(err)
+	}
+	b := newTopics(t)
+	b.dead = hours * revisions
+	for key := range b.truth {
+		if strings.HasPrefix(key, "N007") {
+			delete(b.truth, key)
+		}
+	}
+	writes := 0
+	b.load(t,
+		func() views.Store { return open(t, risingwave.Config{URL: url}) },
+		func(error) bool { writes++; return writes%97 == 0 && writes < 300 })
 }
 
 // TestSinkOutlivesRisingWave crashes the database at statements of any kind, and the sink too.

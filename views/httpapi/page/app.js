@@ -31,6 +31,7 @@ const soon = {
   hours: calm(hours.refresh, 4000),
   letters: calm(letters.refresh, 2500),
   aircraft: calm(aircraft.refresh, 2000),
+  others: calm(aircraft.refresh, 10000), // a message has room for some of the rows that changed only
 };
 
 let outcomes = '';
@@ -52,6 +53,7 @@ function onRows(message) {
   const first = fleet.registrations()[0];
   if (!touched && !aircraft.choice() && first) { touched = true; aircraft.choose(first); }
   if (message.rows.some((r) => r.registration_number === aircraft.choice())) soon.aircraft();
+  else soon.others();
 }
 
 function link(state, words) {

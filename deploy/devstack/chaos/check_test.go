@@ -143,6 +143,32 @@ func change(v map[string]any, field string, to any) map[string]any {
 	return out
 }
 
+// The last record of a key is its best, unless it is a former owner's that was on its way.
+func TestLastWordOfAFormerOwner(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		authors   [3]int64 // of three records: revision 2 of another key, then 5 and 3 of one
+		overtaken bool
+	}{{[3]int64{1, 2, 1}, true}, {[3]int64{1, 1, 1}, false}, {[3]int64{1, 1, 2}, false}, {[3]int64{2, 1, 1}, false}} {
+		o := newOutcome(t)
+		s := newShelf()
+		for i, r := range []struct {
+			name     string
+			revision int
+		}{{"N2", 2}, {"N1", 5}, {"N1", 3}} {
+			value, err := json.Marshal(change(change(o.topic[0], "revision", r.revision), "registration_number", r.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.put(&logRecord{offset: int64(i), producer: c.authors[i], key: []byte("tumbling:1m|60000|" + r.name), value: value})
+		}
+		stale := strings.Contains(fmt.Sprint(s.order()), "stale")
+		if n := s.overtook(); (n == 1) != c.overtaken || stale == c.overtaken {
+			t.Errorf("authors %v: %d overtaken, stale %v", c.authors, n, stale)
+		}
+	}
+}
+
 // A row of the store that goes back to an older revision is found, even if it comes forward again.
 func TestRowThatRecedes(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,8 @@ const (
 	MaxTypes = 64
 	// OtherType is the name under which an Aggregate counts all further types, and events of just this type.
 	OtherType = "other"
+	// fewTypes is for how many types there is room from the start.
+	fewTypes = 5
 	// maxInterned bounds the strings an Interner keeps; with MaxTypeBytes each this is 256 KiB of text.
 	maxInterned = 4096
 )
@@ -116,6 +118,9 @@ func (a *Aggregate) addType(name string, n int64) {
 	case found:
 		a.Types[i].Count += n
 	case name == OtherType || a.named() < MaxTypes:
+		if a.Types == nil {
+			a.Types = make([]TypeCount, 0, fewTypes)
+		}
 		a.Types = slices.Insert(a.Types, i, TypeCount{Type: name, Count: n})
 	default:
 		a.overflow(name, n)

@@ -14,8 +14,19 @@ type State struct {
 	// Total is the number of events ever counted, Summary what is known of them.
 	Total   int64
 	Summary codecs.Aggregate
-	// Windows are what is open, per definition of the topology.
+	// Windows are what is open, per definition of the topology. A state with any must not be copied.
 	Windows []window.State[codecs.Aggregate]
+
+	one [1]window.State[codecs.Aggregate] // memory for the windows of one definition, which is the rule
+}
+
+// lay makes room for the windows of n definitions.
+func (s *State) lay(n int) {
+	if n == 1 {
+		s.Windows = s.one[:]
+	} else {
+		s.Windows = make([]window.State[codecs.Aggregate], n)
+	}
 }
 
 // topology is the job on one partition.
@@ -68,7 +79,7 @@ func (t *topology) Time(e *codecs.Event) int64 { return e.Time }
 // Fold counts an event in every definition's windows; it is late if none took it.
 func (t *topology) Fold(s *State, watermark int64, e *codecs.Event) bool {
 	if s.Windows == nil {
-		s.Windows = make([]window.State[codecs.Aggregate], len(t.definitions))
+		s.lay(len(t.definitions))
 	}
 	counted := false
 	for i := range t.definitions {
@@ -81,6 +92,22 @@ func (t *topology) Fold(s *State, watermark int64, e *codecs.Event) bool {
 		s.Summary.Add(e, &t.types)
 	}
 	return counted
+}
+
+// Warm reads the counts per type of the summary and of the newest slices.
+func (t *topology) Warm(s *State) int64 {
+	n := s.Total
+	if len(s.Summary.Types) > 0 {
+		n += s.Summary.Types[0].Count
+	}
+	for i := range s.Windows {
+		if all := s.Windows[i].Slices; len(all) > 0 {
+			if acc := &all[len(all)-1].Acc; len(acc.Types) > 0 {
+				n += acc.Types[0].Count
+			}
+		}
+	}
+	return n
 }
 
 // Touch marks all windows to be emitted again.
@@ -162,7 +189,7 @@ func (t *topology) Parse(s *State, data []byte, purged int64) error {
 	s.Total = 0
 	s.Summary.Reset()
 	if s.Windows == nil {
-		s.Windows = make([]window.State[codecs.Aggregate], len(t.definitions))
+		s.lay(len(t.definitions))
 	}
 	for i := range s.Windows {
 		t.definitions[i].Renew(&s.Windows[i])

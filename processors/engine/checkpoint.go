@@ -23,11 +23,18 @@ type cut[E, S any] struct {
 	p       *partition[E, S]
 	spools  *spools     // what folding put there, and the first share
 	entries []*entry[S] // to be written
-	begun   int         // entries of shares already begun
-	ended   int         // and of those ended
+	begun   int         // how many of them are encoded
+	fresh   portion     // the last share encoded
+	stated  portion     // the share before: its states are acknowledged, its results may not be
 	settles []*entry[S] // had a late event before the cut
 	at      position
 	did     outcomes
+}
+
+// portion is one share of a cut.
+type portion struct {
+	spools   *spools // nil: there is none
+	from, to int     // of the cut's entries
 }
 
 // longestPause bounds the time between two checkpoints when each takes longer than the commit interval, or when the input lies
@@ -140,42 +147,45 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 	return nil
 }
 
-// write sends states, re-keyed events and dead letters, and when they are acknowledged results and late events. It reports whether
-// the changelogs held nothing of others.
+// write sends states, re-keyed events and dead letters, and when they are acknowledged results and late events: of several shares the
+// states of one together with the results of the one before. It reports whether the changelogs held nothing of others.
 func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S]) (sound bool, err error) {
 	permit := func() error { return r.renew(s) }
-	var states, results, late []*spool
-	several := false
+	var all, late []*spool
 	for _, c := range cuts {
-		states, results, late = c.spools.first(states), appendFilled(results, &c.spools.out), appendFilled(late, &c.spools.late)
-		several = several || c.begun < len(c.entries)
+		all, late = c.spools.first(all), appendFilled(late, &c.spools.late)
 	}
-	if !several { // the rule: one round trip less
-		results, late = append(results, late...), nil
-	}
-	if sound, err = r.writeShare(ctx, permit, cuts, states, results); err != nil || !several {
-		return sound, err
-	}
-	for i := range cuts {
-		cuts[i].p.release(&cuts[i])
-	}
-	for more := share(cuts, nil); len(more) > 0; more = share(cuts, more) {
-		states, results = states[:0], results[:0]
-		for _, c := range more {
-			states, results = appendFilled(states, &c.p.share.table), appendFilled(results, &c.p.share.out)
-		}
-		ok, err := r.writeShare(ctx, permit, cuts, states, results)
+	for sound = true; ; {
+		r.weigh(all)
+		acks, err := r.outbox.write(ctx, permit, all)
 		if err != nil {
 			return false, err
 		}
-		sound = sound && ok
-		for _, c := range more {
+		ok, err := r.unbroken(ctx, cuts, acks)
+		if err != nil {
+			return false, err
+		}
+		sound, all = sound && ok, all[:0]
+		more := false
+		for i := range cuts {
+			c := &cuts[i]
 			c.p.release(c)
+			if c.stated.spools != nil {
+				all = appendFilled(all, &c.stated.spools.out)
+			}
+			if c.begun < len(c.entries) {
+				more = true
+				c.p.nextShare(c)
+				all = appendFilled(all, &c.fresh.spools.table)
+			}
+		}
+		if !more {
+			all = append(all, late...)
+			r.weigh(all)
+			_, err := r.outbox.write(ctx, permit, all)
+			return sound, err
 		}
 	}
-	r.weigh(late)
-	_, err = r.outbox.write(ctx, permit, late)
-	return sound, err
 }
 
 // sized is what a checkpoint is about to write, as far as that is known before.
@@ -205,27 +215,9 @@ func (r *run[E, S]) tell(began time.Time, committed bool, err error) {
 	}
 }
 
-// share are the cuts that have a further share, which is encoded.
-func share[E, S any](cuts []cut[E, S], last []*cut[E, S]) []*cut[E, S] {
-	more := last[:0]
-	for i := range cuts {
-		if c := &cuts[i]; c.begun < len(c.entries) {
-			c.p.nextShare(c)
-			more = append(more, c)
-		}
-	}
-	return more
-}
-
-// writeShare writes states, then results; and it reads and heals what others have appended to changelogs between.
-func (r *run[E, S]) writeShare(ctx context.Context, permit func() error, cuts []cut[E, S], states, results []*spool) (sound bool, err error) {
-	r.weigh(states)
-	r.weigh(results)
-	acks, err := r.outbox.write(ctx, permit, states)
-	if err != nil {
-		return false, err
-	}
-	sound = true
+// unbroken notes how far changelogs are written, and reads and heals what others have appended between.
+func (r *run[E, S]) unbroken(ctx context.Context, cuts []cut[E, S], acks acked) (bool, error) {
+	sound := true
 	for i := range cuts {
 		p := cuts[i].p
 		if from, to := p.acknowledged(acks); from < to {
@@ -235,8 +227,7 @@ func (r *run[E, S]) writeShare(ctx context.Context, permit func() error, cuts []
 			}
 		}
 	}
-	_, err = r.outbox.write(ctx, permit, results)
-	return sound, err
+	return sound, nil
 }
 
 // renew proves the membership before a write if the last proof is older than half a session time-out (E7): whoever was
@@ -317,15 +308,24 @@ func (p *partition[E, S]) cut(now time.Time) (cut[E, S], bool) {
 func (p *partition[E, S]) nextShare(c *cut[E, S]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.encodeShare(c, p.share)
+	to := p.shares[0]
+	if c.stated.spools == to {
+		to = p.shares[1]
+	}
+	p.encodeShare(c, to)
 }
 
-// encodeShare collects results and encodes states of as many keys as are written at a time.
+// encodeShare collects results and encodes states of as many keys as are written at a time: in one batch, if it can be.
 func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 	entries := c.entries[c.begun:min(len(c.entries), c.begun+p.config.ShareKeys)]
-	c.begun += len(entries)
+	enough := p.config.MaxBatch - p.config.MaxBatch/16
 	p.results = &to.out
-	for _, e := range entries {
+	n := 0
+	for ; n < len(entries) && to.table.bytes < enough && to.out.bytes < enough; n++ {
+		if n%groupRecords == 0 {
+			p.heat(entries[n:min(len(entries), n+groupRecords)])
+		}
+		e := entries[n]
 		if e.fires {
 			p.advance(e)
 		}
@@ -333,6 +333,8 @@ func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 		to.table.add([]byte(e.key), p.encode(e))
 		e.dirty = false
 	}
+	c.fresh = portion{to, c.begun, c.begun + n}
+	c.begun += n
 	p.weigh(to.table.bytes, len(to.table.records))
 }
 
@@ -343,31 +345,51 @@ func (p *partition[E, S]) weigh(bytes, records int) {
 	}
 }
 
-// release ends a share whose states and results are acknowledged.
+// heat reads entries that are about to be encoded.
+func (p *partition[E, S]) heat(entries []*entry[S]) {
+	if p.warm == nil {
+		return
+	}
+	for _, e := range entries {
+		if e.live != nil {
+			p.warmth += p.warm(&e.live.state)
+		}
+	}
+}
+
+// release ends the share whose results are acknowledged; the one whose states are is next.
 func (p *partition[E, S]) release(c *cut[E, S]) {
-	p.metrics.wrote("table", &p.share.table)
-	p.metrics.wrote("output", &p.share.out)
-	p.share.table.reset()
-	p.share.out.reset()
+	p.empty(c)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rest(c)
 }
 
-// rest settles the last share begun, and packs the keys that nothing is left to be done for, if they have no window open or too
-// many are decoded. They are settled to the watermark that this checkpoint commits and no further: a restart begins there, and tells
-// what closed behind it again, for which it needs the slices. What a later share closed behind it is settled with the next checkpoint.
+// empty makes the spools of the share whose results are acknowledged ready for another one; those of the cut itself stay to its end.
+func (p *partition[E, S]) empty(c *cut[E, S]) {
+	if s := c.stated.spools; s != nil && s != c.spools {
+		p.metrics.wrote("table", &s.table)
+		p.metrics.wrote("output", &s.out)
+		s.table.reset()
+		s.out.reset()
+	}
+}
+
+// rest settles the share whose results are acknowledged, and packs the keys that nothing is left to be done for, if they have no
+// window open or too many are decoded. They are settled to the watermark that this checkpoint commits and no further: a restart
+// begins there, and tells what closed behind it again, for which it needs the slices. What a later share closed behind it is settled
+// with the next checkpoint.
 func (p *partition[E, S]) rest(c *cut[E, S]) {
 	to := c.at.clock.watermark
 	p.settled = max(p.settled, to)
-	for _, e := range c.entries[c.ended:c.begun] {
+	for _, e := range c.entries[c.stated.from:c.stated.to] {
 		p.topology.Settle(&e.live.state, to)
 		if e.live.purged > to {
 			p.await(e)
 		}
 		p.retire(e)
 	}
-	c.ended = c.begun
+	c.stated, c.fresh = c.fresh, portion{}
 }
 
 // retire packs an entry that has been settled.
@@ -440,6 +462,9 @@ func (p *partition[E, S]) tableEnd() int64 {
 
 // settle forgets what the cut's acknowledgement made needless, and gives its memory back.
 func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
+	for c.stated.spools != nil || c.fresh.spools != nil {
+		p.release(&c)
+	}
 	p.metrics.acknowledged(c.did, c.spools)
 	c.spools.reset()
 	p.mu.Lock()
@@ -449,7 +474,6 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 	if committed {
 		p.committed = c.at
 	}
-	p.rest(&c)
 	for _, e := range c.settles {
 		l := e.live
 		p.topology.Settle(&l.state, p.settled)

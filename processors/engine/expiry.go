@@ -24,6 +24,7 @@ func (p *partition[E, S]) forget(e *entry[S]) bool {
 	}
 	p.packed -= len(e.raw)
 	delete(p.entries, e.key)
+	e.gone = true
 	p.open.table.add([]byte(e.key), nil)
 	p.pending += recordSize([]byte(e.key), nil, nil)
 	p.outcomes.forgotten++

@@ -36,6 +36,7 @@ type entry[S any] struct {
 	alarm   window.Alarm
 	dirty   bool
 	open    bool // while raw: a window is open
+	gone    bool // it is forgotten
 	fires   bool // the watermark has closed a window of it, and it waits for the next cut
 	waits   bool // a late event of it is in the next cut
 	settles bool // a late event of it is in the cut being written
@@ -49,6 +50,14 @@ type live[S any] struct {
 	undecided []codecs.Source // late, and the late record may not be acknowledged: those owed, then those sent
 	owed      int             // how many an earlier run left; their late records are written when they are delivered again
 	inCut     int             // how many of those sent the cut being written holds
+
+	fence [1]codecs.Source // memory of the first: most keys have events of one source
+}
+
+func newLive[S any]() *live[S] {
+	l := &live[S]{purged: math.MinInt64}
+	l.fences = l.fence[:0]
+	return l
 }
 
 // partition is one partition of the job: its keys, their timers, its clock, and what it has to write. Folding (goka's
@@ -82,8 +91,8 @@ type partition[E, S any] struct {
 	waiting    []*entry[S] // had a late event since the last cut
 	open       *spools
 	spare      *spools
-	share      *spools // states and results of a share of a large cut
-	results    *spool  // where emit puts a result
+	shares     [2]*spools // states and results of two shares of a large cut, in turn
+	results    *spool     // where emit puts a result
 	emitter    Emit
 	pending    int  // bytes in open that folding put there
 	moved      bool // a position moved since the last cut
@@ -92,6 +101,11 @@ type partition[E, S any] struct {
 	savedAt    time.Time // when the last cut was taken
 	savedInput int64     // input position of the last cut
 	patient    bool      // the next checkpoint waits until the backlog is gone
+
+	near   [groupRecords]*entry[S] // of the records about to be folded
+	next   *entry[S]               // of the one that is
+	warm   func(s *S) int64        // the topology's Warm, or nil
+	warmth int64
 
 	lives  int   // decoded entries
 	packed int   // bytes of the others
@@ -118,8 +132,11 @@ func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[
 		entries: make(map[string]*entry[S]), table: -1, keep: max(1, c.DecodedKeys/int(count)),
 	}
 	p.released = sync.NewCond(&p.mu)
-	p.open, p.spare, p.share = p.newSpools(), p.newSpools(), p.newSpools()
+	p.open, p.spare, p.shares = p.newSpools(), p.newSpools(), [2]*spools{p.newSpools(), p.newSpools()}
 	p.emitter = p.emit
+	if w, ok := top.(Warmer[S]); ok {
+		p.warm = w.Warm
+	}
 	return p
 }
 
@@ -157,21 +174,26 @@ func (p *partition[E, S]) recovering(end int64) {
 
 // revive schedules an entry that was recovered or kept, once what is committed counts as published.
 func (p *partition[E, S]) revive(e *entry[S]) {
-	if e.live == nil {
-		var env codecs.Envelope
-		if env.Parse(e.raw) == nil && env.Purged <= p.hands.start {
-			e.seen = p.hands.start // not known better
-			if e.open = env.Due != codecs.NoDue; e.open {
-				e.seen = env.Due // a window is open until then
-			}
-			p.timers.Schedule(e, &e.alarm, min(env.Due, p.expiry(e)))
-			return
-		}
-		p.liven(e) // the run that wrote it may not have published what it closed
-	} else {
+	if e.live != nil {
 		p.topology.Settle(&e.live.state, p.hands.start)
+		p.schedule(e)
+	} else if p.envelope.Parse(e.raw) == nil {
+		p.restore(e, &p.envelope)
 	}
-	p.schedule(e)
+}
+
+// restore schedules an entry that is kept as bytes, which env has parsed.
+func (p *partition[E, S]) restore(e *entry[S], env *codecs.Envelope) {
+	if env.Purged > p.hands.start { // the run that wrote it may not have published what it closed
+		p.liven(e)
+		p.schedule(e)
+		return
+	}
+	e.seen = p.hands.start // not known better
+	if e.open = env.Due != codecs.NoDue; e.open {
+		e.seen = env.Due // a window is open until then
+	}
+	p.timers.Schedule(e, &e.alarm, min(env.Due, p.expiry(e)))
 }
 
 func (p *partition[E, S]) schedule(e *entry[S]) {
@@ -217,19 +239,61 @@ func (p *partition[E, S]) process(fr *frame, loop bool) error {
 		take = p.takeLoop
 	}
 	p.hands.heard(p.config.Now(), loop)
-	for _, m := range fr.records {
-		take(m)
-		if p.full() {
-			if err := p.wait(); err != nil {
-				return err
+	for left := fr.records; len(left) > 0; {
+		group := left[:min(len(left), groupRecords)]
+		left = left[len(group):]
+		p.approach(group)
+		for i, m := range group {
+			p.next = p.near[i]
+			take(m)
+			if p.full() {
+				if err := p.wait(); err != nil {
+					return err
+				}
 			}
 		}
 	}
+	p.next = nil
 	if p.patient && p.behind() <= int64(p.config.FrameRecords) {
 		p.patient = false
 		p.kick()
 	}
 	return nil
+}
+
+// groupRecords are approached together.
+const groupRecords = 16
+
+// approach looks up the keys of the next records, as far as the records' own keys tell, and reads what folding them will: memory
+// that is in no cache is then waited for once for all, not for each in turn.
+func (p *partition[E, S]) approach(group []*sarama.ConsumerMessage) {
+	for i, m := range group {
+		p.near[i] = nil
+		if len(m.Key) > 0 {
+			p.near[i] = p.entries[string(m.Key)]
+		}
+	}
+	if p.warm == nil {
+		return
+	}
+	for _, e := range p.near[:len(group)] {
+		if e != nil && e.live != nil {
+			p.warmth += e.live.purged + int64(len(e.live.fences))
+		}
+	}
+	for _, e := range p.near[:len(group)] {
+		if e != nil && e.live != nil {
+			p.warmth += p.warm(&e.live.state)
+		}
+	}
+}
+
+// entry is a key's, or nil.
+func (p *partition[E, S]) entry(key []byte) *entry[S] {
+	if e := p.next; e != nil && e.key == string(key) && !e.gone {
+		return e
+	}
+	return p.entries[string(key)]
 }
 
 func (p *partition[E, S]) full() bool {
@@ -304,7 +368,7 @@ func (p *partition[E, S]) takeLoop(m *sarama.ConsumerMessage) {
 
 // fold adds the decoded event to its key's state.
 func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.ConsumerMessage) {
-	e := p.entries[string(key)]
+	e := p.entry(key)
 	if e == nil {
 		if limit := p.config.MaxKeys; limit > 0 && len(p.entries) >= limit {
 			p.bury(src, m, ReasonKeys, fmt.Sprintf("the partition keeps %d keys already, limit %d (--max-keys, --state-ttl)", len(p.entries), limit), t)
@@ -379,7 +443,7 @@ func insertSource(fences []codecs.Source, s codecs.Source) []codecs.Source {
 }
 
 func (p *partition[E, S]) create(key string) *entry[S] {
-	e := &entry[S]{key: key, live: &live[S]{purged: math.MinInt64}, seen: math.MinInt64}
+	e := &entry[S]{key: key, live: newLive[S](), seen: math.MinInt64}
 	p.entries[key] = e
 	p.lives++
 	return e
@@ -434,7 +498,7 @@ func (p *partition[E, S]) shelve(l *live[S]) {
 func (p *partition[E, S]) unshelve() *live[S] {
 	n := len(p.idle) - 1
 	if n < 0 {
-		return &live[S]{purged: math.MinInt64}
+		return newLive[S]()
 	}
 	l := p.idle[n]
 	p.idle[n], p.idle = nil, p.idle[:n]

@@ -348,3 +348,41 @@ func TestSharesAreSettledToTheCommittedWatermark(t *testing.T) {
 		t.Errorf("settled to %d behind it, want 2003", r.settled)
 	}
 }
+
+// A cut is written in shares. What changes before its share is written with it and once; the position is that of the cut, and a
+// replay from there finds the event fenced (E3).
+func TestKeyThatChangesBeforeItsShareIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.config.ShareKeys = 1
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "b 1000")
+	c := r.cut()
+	r.states(c)
+	r.results(c)
+	r.deliver(2, "b 2000")
+	if c.at.input != 2 || len(c.spools.table.records) != 1 {
+		t.Fatalf("a share of %d states at input offset %d, want 1 at 2", len(c.spools.table.records), c.at.input)
+	}
+	r.p.release(&c) // its states are acknowledged
+	r.p.nextShare(&c)
+	r.states(cut[tick, tally]{spools: c.fresh.spools})
+	r.results(cut[tick, tally]{spools: c.fresh.spools})
+	r.p.release(&c) // its results, and the next one's states
+	r.p.settle(c, true)
+	for _, s := range r.p.shares {
+		if n := len(s.table.records) + len(s.out.records); n > 0 { // an older state behind a newer one: compaction would keep it
+			t.Errorf("%d records would be written again with a later share", n)
+		}
+	}
+	if e := r.p.entries["b"]; e.dirty || e.live != nil {
+		t.Errorf("b is to be written again (%v), or is not packed", e.dirty)
+	}
+
+	r.begin(c.at) // crash
+	r.deliver(2, "b 2000")
+	r.checkpoint()
+	if !slices.Equal(r.out, []string{"a=1", "b=2", "b=2"}) {
+		t.Errorf("published %q", r.out)
+	}
+}

@@ -63,7 +63,7 @@ func recordSize(key, value []byte, headers []*sarama.RecordHeader) int {
 // reset empties the spool. It keeps as much memory as it has lately used, so that a load whose every cut is large does not
 // allocate it again each time, and gives the rest back step by step.
 func (s *spool) reset() {
-	const least = 64 // chunks, 4 MiB
+	const least = 8 // chunks, 512 KiB
 	s.usual = max(s.current+1, s.usual-s.usual/8-1)
 	if keep := max(s.usual, least); len(s.chunks) > keep {
 		clear(s.chunks[keep:])

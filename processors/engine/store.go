@@ -28,19 +28,26 @@ func (s store[E, S]) Close() error { return nil }
 
 // Set takes a changelog record during recovery.
 func (s store[E, S]) Set(key string, value []byte) error {
-	var env codecs.Envelope
-	if err := env.Parse(value); err != nil {
+	if err := s.take(key, value); err != nil {
 		err = s.p.unreadable(key, err)
 		s.fail(err)
 		return err
 	}
+	return nil
+}
+
+func (s store[E, S]) take(key string, value []byte) error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
+	env := &s.p.envelope
+	if err := env.Parse(value); err != nil {
+		return err
+	}
 	e := s.p.entries[key]
 	if e == nil {
 		e = &entry[S]{key: key}
 		s.p.entries[key] = e
-	} else if s.p.older(&env, e) {
+	} else if s.p.older(env, e) {
 		return nil
 	}
 	if e.live != nil {
@@ -48,9 +55,12 @@ func (s store[E, S]) Set(key string, value []byte) error {
 		s.p.lives--
 	}
 	s.p.packed += len(value) - len(e.raw)
+	if cap(e.raw) < len(value) {
+		e.raw = make([]byte, 0, len(value))
+	}
 	e.raw = append(e.raw[:0], value...)
 	if s.p.claimed {
-		s.p.revive(e)
+		s.p.restore(e, env)
 	}
 	return nil
 }
@@ -121,7 +131,7 @@ func (s store[E, S]) Delete(key string) error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
 	if e := s.p.entries[key]; e != nil {
-		if e.live != nil {
+		if e.gone = true; e.live != nil {
 			s.p.lives--
 		}
 		s.p.packed -= len(e.raw)

@@ -54,6 +54,13 @@ type Topology[E, S any] interface {
 	Parse(s *S, data []byte, purged int64) error
 }
 
+// Warmer is a [Topology] that can read ahead.
+type Warmer[S any] interface {
+	// Warm reads what Fold will read of a state, and returns anything made of it. It is called for several keys in a row, so that
+	// they wait for memory together.
+	Warm(s *S) int64
+}
+
 // Job is a topology with its names. All topics have the same number of partitions, except that Late and Dead may differ.
 type Job[E, S any] struct {
 	// Group is the consumer group; goka derives the table's and the loop's topic from it: <group>-table, <group>-loop.

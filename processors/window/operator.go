@@ -335,7 +335,7 @@ func (o *Operator[E, A]) Renew(s *State[A]) {
 	if cap(all) > mostRenewed {
 		all = nil
 	}
-	*s = State[A]{Slices: all, Withdrawn: s.Withdrawn[:0]}
+	*s = State[A]{Slices: all, Withdrawn: s.Withdrawn[:0], first: s.first}
 }
 
 // wake computes what is not stored, in a state that is new or restored.

@@ -4,7 +4,7 @@ import "sort"
 
 // State is what one key has open under one definition. The zero value is ready: nothing is open.
 //
-// The exported fields are all there is to store; a state read back from them is as good as the one written. What is not stored is which
+// A state that has counted must not be copied. The exported fields are all there is to store; a state read back from them is as good as the one written. What is not stored is which
 // results were yielded in this life, so a restored state yields again what is not settled (W7): call Settle with the committed watermark first.
 type State[A any] struct {
 	// Slices hold the counted events, sorted by Start, then End. Elements between its length and its capacity are zero or reset.
@@ -25,6 +25,8 @@ type State[A any] struct {
 	dirty   bool  // a slice has changed, or a withdrawal was added, since the last Collect
 	mixed   bool  // there may be late slices
 	touched bool  // everything unsettled is to be yielded by the next Collect
+
+	first [1]Slice[A] // memory of the first slice: with tumbling windows the only one, but for moments
 }
 
 // Slice is events that are always counted in the same windows: for tumbling and session one window, else the stretch between two
@@ -70,8 +72,11 @@ func (s *State[A]) find(span Span) (int, bool) {
 func (s *State[A]) insert(i int, span Span) *Slice[A] {
 	if n := len(s.Slices); n < cap(s.Slices) {
 		s.Slices = s.Slices[:n+1]
+	} else if n == 0 {
+		s.Slices = s.first[:]
 	} else {
 		s.Slices = append(s.Slices, Slice[A]{})
+		s.first = [1]Slice[A]{} // whose accumulator is the first of those now
 	}
 	spare := s.Slices[len(s.Slices)-1].Acc
 	copy(s.Slices[i+1:], s.Slices[i:])

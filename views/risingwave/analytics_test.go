@@ -3,6 +3,7 @@ package risingwave_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"flag"
@@ -93,7 +94,16 @@ func TestPsqlRunsTheSchema(t *testing.T) {
 	}
 }
 
-// TestReadmeIsTrue holds the page for analysts to the answers, and has PostgreSQL take its example of a view.
+// sqlBelow is the first SQL block below a heading.
+func sqlBelow(text, heading string) string {
+	_, text, _ = strings.Cut(text, heading)
+	_, text, _ = strings.Cut(text, "```sql\n")
+	text, _, _ = strings.Cut(text, "```")
+	return text
+}
+
+// TestReadmeIsTrue holds the page for analysts to the answers, and has PostgreSQL take its example of a view
+// and its account that can only read.
 func TestReadmeIsTrue(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(analytics, "README.md"))
 	if err != nil {
@@ -108,11 +118,26 @@ func TestReadmeIsTrue(t *testing.T) {
 			t.Errorf("the page has not the answer of %s (%v)", file, err)
 		}
 	}
-	_, example, _ := strings.Cut(string(text), "```sql\n")
-	example, _, _ = strings.Cut(example, "```")
-	s := open(t, risingwave.Config{URL: postgres(t).database(t), Views: fstest.MapFS{"by_letter.sql": {Data: []byte(example)}}})
+	url := postgres(t).database(t)
+	s := open(t, risingwave.Config{URL: url, Views: fstest.MapFS{"by_letter.sql": {Data: []byte(sqlBelow(string(text), "## Your own view"))}}})
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Error(err)
+	}
+	owner := connect(t, url)
+	if _, err := owner.Exec(t.Context(), sqlBelow(string(text), "## Connect")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := owner.Exec(context.WithoutCancel(t.Context()), "DROP OWNED BY analyst; DROP ROLE analyst"); err != nil {
+			t.Error(err)
+		}
+	})
+	analyst := connect(t, strings.Replace(url, "postgres@", "analyst@", 1))
+	if _, err := analyst.Exec(t.Context(), "SELECT * FROM aircraft_windows"); err != nil {
+		t.Errorf("an analyst reads: %v", err)
+	}
+	if _, err := analyst.Exec(t.Context(), "DELETE FROM windows"); err == nil {
+		t.Error("an analyst may delete")
 	}
 	list, err := s.Views(t.Context())
 	if err != nil {

@@ -38,6 +38,7 @@ type API struct {
 	intakes sync.Pool // of *intake
 	commit  *committer
 	repeat  *idempotency
+	slow    *slowAnswers
 	gauge   *gauge
 	stream  *broadcaster
 }
@@ -68,6 +69,7 @@ func New(cfg Config) (*API, error) {
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
 		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
 		repeat:   newIdempotency(limits.IdempotencyTTL, limits.IdempotencyMax, cfg.Now),
+		slow:     newSlowAnswers(limits.QueryTimeout, cfg.Now),
 		gauge:    newGauge(cfg.Pipeline, cfg.Now),
 	}
 	a.stream = newBroadcaster(limits.Streams, m.streams)

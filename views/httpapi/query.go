@@ -55,6 +55,7 @@ func (a *API) routeViews(api huma.API) {
 				formJSON: {Schema: pageSchema()}, formNDJSON: {Schema: &huma.Schema{Type: "string"}}, formCSV: {Schema: &huma.Schema{Type: "string"}},
 			}, Headers: map[string]*huma.Param{
 				"ETag": {Schema: &huma.Schema{Type: "string"}, Description: "Changes when the page does"},
+				"Age":  {Schema: &huma.Schema{Type: "integer"}, Description: "Seconds since the store was asked, of an answer that takes it long and is given again: up to ten times as long as it took"},
 				"Link": {Schema: &huma.Schema{Type: "string"}, Description: "The next page, rel=next"},
 			}},
 			"304": {Description: "The page is the one the client has"},
@@ -229,9 +230,12 @@ func (a *API) ask(w http.ResponseWriter, r *http.Request) (views.Result, views.V
 	if err != nil {
 		return views.Result{}, view, a.storeProblem(w, r, err)
 	}
-	result, err := a.cfg.Store.Query(ctx, query)
+	result, age, err := a.slow.query(ctx, a.cfg.Store, view.Name+"?"+values.Encode(), query)
 	if err != nil {
 		return views.Result{}, view, a.storeProblem(w, r, err)
+	}
+	if age > 0 {
+		w.Header().Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
 	return result, view, nil
 }

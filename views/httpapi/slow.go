@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"klgstream.dev/views"
+)
+
+const (
+	// slowAnswer is from when on an answer took the store long. What is faster is always asked anew.
+	slowAnswer = 200 * time.Millisecond
+	// askAgain and stillGood are ages of a slow answer, as multiples of what it took: from the first on it is asked again
+	// behind the client's back, so it costs the store a quarter of one connection at most; until the second it is given.
+	askAgain, stillGood = 3, 10
+	// maxSlow is how many slow answers are kept.
+	maxSlow = 64
+	// maxSlowRows is how many rows an answer may have to be kept.
+	maxSlowRows = 1000
+)
+
+// slowAnswers keeps the answers that take the store long, such as a total over a million windows where nothing keeps
+// totals: the next who asks gets the last answer at once, and however many ask, the store is asked by one at a time.
+type slowAnswers struct {
+	now     func() time.Time
+	timeout time.Duration // of a query
+
+	mu    sync.Mutex
+	known map[string]*slowOne
+}
+
+type slowOne struct {
+	result views.Result
+	at     time.Time     // when it was asked
+	took   time.Duration // until it was there
+	asking bool
+}
+
+func newSlowAnswers(timeout time.Duration, now func() time.Time) *slowAnswers {
+	return &slowAnswers{now: now, timeout: timeout, known: map[string]*slowOne{}}
+}
+
+// query asks the store, unless it has a slow answer that is still good. age is how old the answer is.
+func (s *slowAnswers) query(ctx context.Context, store views.Store, key string, q views.Query) (result views.Result, age time.Duration, err error) {
+	s.mu.Lock()
+	if one := s.known[key]; one != nil {
+		age = s.now().Sub(one.at)
+		if age <= stillGood*one.took {
+			if age >= askAgain*one.took && !one.asking {
+				one.asking = true
+				go s.renew(context.WithoutCancel(ctx), store, key, q) // it ends with its time-out
+			}
+			defer s.mu.Unlock()
+			return one.result, age, nil
+		}
+		delete(s.known, key)
+	}
+	s.mu.Unlock()
+	result, err = s.ask(ctx, store, key, q)
+	return result, 0, err
+}
+
+func (s *slowAnswers) renew(ctx context.Context, store views.Store, key string, q views.Query) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if _, err := s.ask(ctx, store, key, q); err != nil { // who asks when this one is no longer good is told
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if one := s.known[key]; one != nil {
+			one.asking = false
+		}
+	}
+}
+
+// ask asks the store and keeps the answer if it was slow.
+func (s *slowAnswers) ask(ctx context.Context, store views.Store, key string, q views.Query) (views.Result, error) {
+	start := s.now()
+	result, err := store.Query(ctx, q)
+	if err != nil {
+		return result, err
+	}
+	took := s.now().Sub(start)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.known, key)
+	if took < slowAnswer || len(result.Rows) > maxSlowRows {
+		return result, nil
+	}
+	if len(s.known) >= maxSlow {
+		s.sweep()
+	}
+	s.known[key] = &slowOne{result: result, at: start, took: took}
+	return result, nil
+}
+
+// sweep forgets what is no longer good, or everything if that is not enough. The lock is held.
+func (s *slowAnswers) sweep() {
+	for key, one := range s.known {
+		if s.now().Sub(one.at) > stillGood*one.took {
+			delete(s.known, key)
+		}
+	}
+	if len(s.known) >= maxSlow {
+		clear(s.known)
+	}
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,15 +125,19 @@ const (
 	topicsMaxPause = 15 * time.Second
 )
 
+// missingPatience is how long topics may be missing before a start is refused: a broker that has just started, or to which the
+// news of a topic is still on its way, does not know it yet.
+const missingPatience = 10 * time.Second
+
 // awaitTopics waits for the broker, and refuses topics that are not as they must be.
 func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names) error {
+	began := a.now()
 	for pause := topicsPause; ; pause = min(2*pause, topicsMaxPause) {
-		err := verifyTopics(k, n)
-		var refusal fault
-		if err == nil || errors.As(err, &refusal) {
-			return err
+		faults, err := verifyTopics(k, n)
+		if err == nil && (!onlyMissing(faults) || a.now().Sub(began) >= missingPatience) {
+			return refuse(faults)
 		}
-		a.log.Warn("wait for the broker", "error", err, "pause", pause)
+		a.log.Warn("wait for the broker", "error", cmp.Or(err, refuse(faults)), "pause", pause)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -140,4 +146,9 @@ func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names) error {
 			return fmt.Errorf("wait for the broker: %w", ctx.Err())
 		}
 	}
+}
+
+// onlyMissing reports whether there are faults, all of them of topics that do not exist.
+func onlyMissing(faults []fault) bool {
+	return len(faults) > 0 && !slices.ContainsFunc(faults, func(f fault) bool { return f.what != errTopicMissing.Error() })
 }

@@ -73,19 +73,20 @@ func refuse(faults []fault) error {
 	return fmt.Errorf("%d settings of topics are not as they must be:\n%w", len(faults), joinFaults(faults))
 }
 
-// verifyTopics is what a role does before it starts: all topics are there, co-partitioned, and keep what must be kept.
-func verifyTopics(k Kafka, n Names) error {
+// verifyTopics is what a role does before it starts: all topics are there, co-partitioned, and keep what must be kept. The error
+// is one of asking.
+func verifyTopics(k Kafka, n Names) ([]fault, error) {
 	admin, err := newTopicAdmin(k)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer admin.Close()
 	wanted := plan(n, TopicPlan{})
 	actual, err := admin.describe(wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return refuse(compare(wanted, actual, k.Brokers))
+	return compare(wanted, actual, k.Brokers), nil
 }
 
 // topicAdmin asks the broker about topics and makes them.

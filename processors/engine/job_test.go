@@ -368,6 +368,24 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A broker that has just started, or to which the news of a topic is still on its way, does not know the topic yet. A start that
+// meets such a one is tried again; once it was refused, and the process ended while a broker came back.
+func TestTopicThatIsKnownALittleLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	w.drop("totals")
+	w.pay("a 1 1000", "b 2 1000")
+	_, p := w.process(nil)
+	eventually(t, "the start meets no topic", func() bool {
+		err := p.Ready()
+		return err != nil && strings.Contains(err.Error(), "topic totals does not exist")
+	})
+	if err := w.admin().CreateTopic("totals", &sarama.TopicDetail{NumPartitions: w.n, ReplicationFactor: 1}, false); err != nil {
+		t.Fatal(err)
+	}
+	w.totals(map[string]string{"a": "1/1", "b": "2/1"})
+}
+
 // What a processor shows of its state is what there is: a run that recovers keys tells how many bytes they take, that recovery is
 // through, how long it took, and how its checkpoints ended.
 func TestMetricsOfState(t *testing.T) {

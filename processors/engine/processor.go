@@ -90,6 +90,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	p.started = p.config.Now()
 	p.changed = p.started
 	p.mu.Unlock()
+	var absent time.Time // since when a topic has been missing at every start
 	for failures := 0; ; {
 		began := p.config.Now()
 		err := p.start(ctx, func() { p.report(nil) })
@@ -100,8 +101,12 @@ func (p *Processor) Run(ctx context.Context) error {
 			}
 			return nil
 		}
-		refusal := p.refusal(err)
-		if refusal != nil {
+		if _, ok := errors.AsType[*absentError](err); !ok {
+			absent = time.Time{}
+		} else if absent.IsZero() {
+			absent = began
+		}
+		if refusal := p.refusal(err, absent); refusal != nil {
 			p.report(refusal)
 			return fmt.Errorf("start processor %s: %w", p.job.group, refusal)
 		}
@@ -125,10 +130,22 @@ func (p *Processor) Run(ctx context.Context) error {
 	}
 }
 
-// refusal is what a restart would not change; nil if it might.
-func (p *Processor) refusal(err error) *RefusalError {
+// absentError is a topic that the broker which was asked does not know. One that has just started, or to which the news of
+// the topic is still on its way, knows it a moment later.
+type absentError struct{ topic string }
+
+func (e *absentError) Error() string { return fmt.Sprintf("topic %s does not exist", e.topic) }
+
+// absentPatience is how long a topic may be missing before the start is refused.
+const absentPatience = 10 * time.Second
+
+// refusal is what a restart would not change; nil if it might. absent is since when a topic has been missing.
+func (p *Processor) refusal(err error, absent time.Time) *RefusalError {
 	if r, ok := errors.AsType[*RefusalError](err); ok {
 		return r
+	}
+	if a, ok := errors.AsType[*absentError](err); ok && p.config.Now().Sub(absent) >= absentPatience {
+		return &RefusalError{a.Error(), "klgstream topics"}
 	}
 	if errors.Is(err, sarama.ErrInvalidSessionTimeout) {
 		return &RefusalError{

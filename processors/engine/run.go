@@ -105,7 +105,7 @@ func (r *run[E, S]) checkTopics() error {
 		}
 		ps, err := r.client.Partitions(topic)
 		if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-			return &RefusalError{fmt.Sprintf("topic %s does not exist", topic), "klgstream topics"}
+			return &absentError{topic}
 		} else if err != nil {
 			return fmt.Errorf("describe topic %s: %w", topic, err)
 		}

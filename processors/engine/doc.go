@@ -15,6 +15,10 @@
 //	   3 write results and late events; wait until every one is acknowledged
 //	   4 commit the positions of the cut, with its watermarks in the commits' metadata
 //
+// Of many keys the states are written share by share, those of one share together with the results of the one before: a key is
+// encoded in its share, as it is then, and so may hold events behind the cut, which a replay finds fenced (E3). What a watermark
+// closes is emitted in the key's share, too.
+//
 // States are written before results so that a result is only ever published of a state that survives a crash. What a
 // crashed run decided (late or not, which session merged with which) and published is in the table already, and its
 // successor goes on from there, even where the order in which it reads its two partitions differs. The other way round a

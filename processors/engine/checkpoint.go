@@ -397,7 +397,15 @@ func (p *partition[E, S]) retire(e *entry[S]) {
 	if e.dirty || e.waits || e.settles || len(e.live.undecided) > 0 {
 		return
 	}
-	if p.lives > p.keep || p.topology.Idle(&e.live.state) {
+	switch {
+	case p.topology.Idle(&e.live.state):
+		p.pack(e, p.encode(e))
+	case p.lives <= p.keep:
+	case e.live.purged > p.committed.clock.watermark:
+		// If the group does not take the commit, the next generation begins before what was settled. A decoded key knows what it
+		// has told; from its bytes it would tell it again, without the slices that were settled.
+		p.await(e)
+	default:
 		p.pack(e, p.encode(e))
 	}
 }
@@ -462,6 +470,12 @@ func (p *partition[E, S]) tableEnd() int64 {
 
 // settle forgets what the cut's acknowledgement made needless, and gives its memory back.
 func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
+	p.mu.Lock()
+	p.moved = p.moved || !committed
+	if committed {
+		p.committed = c.at
+	}
+	p.mu.Unlock()
 	for c.stated.spools != nil || c.fresh.spools != nil {
 		p.release(&c)
 	}
@@ -470,10 +484,6 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.spare = c.spools
-	p.moved = p.moved || !committed
-	if committed {
-		p.committed = c.at
-	}
 	for _, e := range c.settles {
 		l := e.live
 		p.topology.Settle(&l.state, p.settled)

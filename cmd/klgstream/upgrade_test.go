@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,8 @@ var builds = sync.OnceValues(func() (paths [2]string, err error) {
 	}
 	for i, tags := range []string{"noplot", "noplot,klgstream_next"} {
 		paths[i] = filepath.Join(dir, fmt.Sprintf("klgstream-%d", i+1))
-		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-tags", tags, "-o", paths[i], ".")
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", tags, "-o", paths[i], ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return paths, fmt.Errorf("build with %s: %w\n%s", tags, err, out)
 		}

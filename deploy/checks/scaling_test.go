@@ -125,6 +125,49 @@ func TestScaling(t *testing.T) {
 	paper := deployed("SCALING.md")
 	sameSection(t, paper, "measured", measuredTable(t, &c, &few, &many))
 	sameSection(t, paper, "scaled", scaledTable(&c))
+	out := load[together](t, "scale-out.json")
+	sameSection(t, paper, "together", out.table(t))
+}
+
+// together is the same events counted by more and more processes.
+type together struct {
+	Time       time.Time `json:"time"`
+	Go         string    `json:"go"`
+	System     string    `json:"system"`
+	CPUs       int       `json:"cpus"`
+	Events     float64   `json:"events"`
+	Aircraft   float64   `json:"aircraft"`
+	Partitions int       `json:"partitions"`
+	Runs       []struct {
+		Processes int       `json:"processes"`
+		CPU       []float64 `json:"cpu_seconds"`
+		Written   float64   `json:"written_records"`
+		Windows   float64   `json:"windows"`
+	} `json:"runs"`
+}
+
+// table has the throughput per CPU second beside that of one process, which is what scaling out may cost at most.
+func (o *together) table(t *testing.T) string {
+	t.Helper()
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s, %d CPUs, %s, %s events of %s aircraft in %d partitions, embedded broker, %s.\n\n", o.System, o.CPUs, o.Go, count(o.Events),
+		count(o.Aircraft), o.Partitions, o.Time.Format("2 January 2006"))
+	text.WriteString("| processes | windows right | records written for each event | CPU s per million events | events per CPU second, of one process's |\n|---:|---:|---:|---:|---:|\n")
+	var alone float64
+	for _, r := range o.Runs {
+		sum := 0.0
+		for _, cpu := range r.CPU {
+			sum += cpu
+		}
+		if r.Processes == 1 {
+			alone = sum
+		}
+		if len(r.CPU) != r.Processes || alone == 0 {
+			t.Fatalf("run of %d processes: %v", r.Processes, r.CPU)
+		}
+		fmt.Fprintf(&text, "| %d | all %s | %.2f | %.2f | %.0f %% |\n", r.Processes, count(r.Windows), r.Written/o.Events, 1e6*sum/o.Events, 100*alone/sum)
+	}
+	return text.String()
 }
 
 func measuredTable(t *testing.T, c *costs, runs ...*measured) string {

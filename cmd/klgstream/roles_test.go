@@ -118,7 +118,7 @@ func TestRolesRefuseAddressesInUse(t *testing.T) {
 	taken, store := b.Addrs()[0], "--store-url=sqlite:"+filepath.Join(t.TempDir(), "windows.db")
 	for _, args := range [][]string{{"processor", "--ops-url=http://" + taken}, {"sink", store, "--sink-ops-addr=" + taken}} {
 		p := launch(t, append(args, "--brokers=127.0.0.1:1")...)
-		if code := p.wait(); code != exitFailed || !strings.Contains(p.o.errs.String(), taken) {
+		if code := p.wait(); code != exitUnavailable || !strings.Contains(p.o.errs.String(), taken) {
 			t.Errorf("%s: exit code %d, said %q", args[0], code, p.o.errs.String())
 		}
 	}

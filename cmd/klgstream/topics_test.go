@@ -83,7 +83,7 @@ func exerciseTopics(t *testing.T, addr string) {
 
 func TestTopicsWithoutBroker(t *testing.T) {
 	o := newOutside()
-	if code := run(t.Context(), []string{"topics", "--brokers", "127.0.0.1:1"}, o.environment); code != exitFailed || !strings.Contains(o.errs.String(), "REDPANDA_BROKERS") {
+	if code := run(t.Context(), []string{"topics", "--brokers", "127.0.0.1:1"}, o.environment); code != exitUnavailable || !strings.Contains(o.errs.String(), "REDPANDA_BROKERS") {
 		t.Errorf("exit code %d, said %q", code, o.errs.String())
 	}
 }

@@ -243,7 +243,7 @@ func TestSecurityFaults(t *testing.T) {
 		"4 faults in the configuration\n  --tls-cert": {"--tls-cert=" + cert, "--tls-key=" + otherKey, "--sasl-password=hidden"},
 	} {
 		o := newOutside()
-		if code := run(t.Context(), append([]string{"config"}, args...), o.environment); code != exitUsage || !strings.Contains(o.errs.String(), want) {
+		if code := run(t.Context(), append([]string{"config"}, args...), o.environment); code != exitConfig || !strings.Contains(o.errs.String(), want) {
 			t.Errorf("%q: exit code %d, want %q in %s", args, code, want, o.errs.String())
 		}
 		if strings.Contains(o.errs.String(), "hidden") {

@@ -254,8 +254,10 @@ func TestLettersPurge(t *testing.T) {
 }
 
 func TestLettersRefuse(t *testing.T) {
+	if code := run(t.Context(), []string{"dlq"}, newOutside().environment); code != exitUsage {
+		t.Errorf("exit code %d, want %d", code, exitUsage)
+	}
 	for _, args := range [][]string{
-		{"dlq"},
 		{"dlq", "show", "17"},
 		{"dlq", "show", "a@1"},
 		{"dlq", "show", "0@-1"},
@@ -268,8 +270,8 @@ func TestLettersRefuse(t *testing.T) {
 		{"dlq", "purge", "0@1", "--all"},
 		{"dlq", "purge", "0@1", "0@2"},
 	} {
-		if code := run(t.Context(), args, newOutside().environment); code != exitUsage {
-			t.Errorf("%q: exit code %d, want %d", args, code, exitUsage)
+		if code := run(t.Context(), args, newOutside().environment); code != exitConfig {
+			t.Errorf("%q: exit code %d, want %d", args, code, exitConfig)
 		}
 	}
 	for _, args := range [][]string{{"list"}, {"show", "0@1"}, {"replay"}, {"purge", "--all"}} {

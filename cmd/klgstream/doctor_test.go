@@ -266,7 +266,7 @@ func TestDoctorForPeople(t *testing.T) {
 	if code != exitFailed || !strings.Contains(o.out.String(), "FAIL  brokers") || !strings.Contains(o.out.String(), "mend: ") || !strings.Contains(o.errs.String(), "must be mended") {
 		t.Errorf("exit code %d, printed\n%s\nsaid %s", code, o.out.String(), o.errs.String())
 	}
-	if code := run(t.Context(), []string{"doctor", "--max-lag=0"}, newOutside().environment); code != exitUsage {
-		t.Errorf("exit code %d, want %d", code, exitUsage)
+	if code := run(t.Context(), []string{"doctor", "--max-lag=0"}, newOutside().environment); code != exitConfig {
+		t.Errorf("exit code %d, want %d", code, exitConfig)
 	}
 }

@@ -181,7 +181,7 @@ func TestRolesOnGuardedBroker(t *testing.T) {
 		t.Helper()
 		o := newOutside()
 		if code := run(t.Context(), append(args, common...), o.environment); code != exitOK {
-			t.Fatalf("%s: exit code %d: %s", args, code, o.errs.String())
+			t.Fatalf("%s: exit code %d: %s\n%s", args, code, o.errs.String(), o.out.String())
 		}
 		return o.out.String()
 	}

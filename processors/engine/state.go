@@ -388,7 +388,8 @@ func (l *StateLog) empty(topic string, n int32) error {
 	return nil
 }
 
-// Bounds refuses an input that does not reach to the checkpoint: it is not the one that was counted.
+// Bounds refuses an input that does not reach to the checkpoint: it is not the one that was counted. A partition of which nothing
+// is committed yet stands nowhere.
 func (l *StateLog) Bounds(c Checkpoint) error {
 	for _, at := range c.Positions {
 		oldest, err1 := l.Client.GetOffset(l.Input, at.Partition, sarama.OffsetOldest)
@@ -396,7 +397,7 @@ func (l *StateLog) Bounds(c Checkpoint) error {
 		if err := errors.Join(err1, err2); err != nil {
 			return fmt.Errorf("find bounds of %s/%d: %w", l.Input, at.Partition, err)
 		}
-		if at.Input > newest || at.Input < oldest {
+		if at.Input >= 0 && (at.Input > newest || at.Input < oldest) {
 			return &RefusalError{
 				fmt.Sprintf("the state stands at %s/%d@%d, but the log reaches from %d to %d: it is another topic, or retention was faster",
 					l.Input, at.Partition, at.Input, oldest, newest),

@@ -9,6 +9,7 @@ import (
 
 // A few faults in this process, and a few on processes of their own; the larger runs are `make chaos`.
 func TestBenchChaos(t *testing.T) {
+	t.Parallel()
 	out := measured(t, "bench", "chaos", "--faults=3", "--per-round=3", "--seed=42")
 	for _, want := range []string{"--seed=42", ": exact", "| **all** | | **3** | **1** | **0** |", "0 lost, 0 doubled"} {
 		if !strings.Contains(out, want) {
@@ -25,6 +26,7 @@ func TestBenchChaosOfProcesses(t *testing.T) {
 }
 
 func TestBenchChaosTakesASchedule(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "schedule")
 	if err := os.WriteFile(file, []byte("0 compact\n1 kill\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -82,6 +82,7 @@ func exerciseRoles(t *testing.T, broker string) {
 
 // Roles refuse topics that are not there, with the command that makes them.
 func TestRolesRefuseMissingTopics(t *testing.T) {
+	t.Parallel()
 	b, err := devstack.Start(t.Context(), devstack.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -93,10 +94,13 @@ func TestRolesRefuseMissingTopics(t *testing.T) {
 		{"sink", store, "--sink-ops-addr=127.0.0.1:0"},
 		{"api", store, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"},
 	} {
-		p := launch(t, append(args, "--brokers="+b.Addrs()[0])...)
-		if code := p.wait(); code != exitFailed || !strings.Contains(p.o.errs.String(), "klgstream topics --brokers "+b.Addrs()[0]) {
-			t.Errorf("%s: exit code %d, said %q", args[0], code, p.o.errs.String())
-		}
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			p := launch(t, append(args, "--brokers="+b.Addrs()[0])...)
+			if code := p.wait(); code != exitFailed || !strings.Contains(p.o.errs.String(), "klgstream topics --brokers "+b.Addrs()[0]) {
+				t.Errorf("exit code %d, said %q", code, p.o.errs.String())
+			}
+		})
 	}
 }
 

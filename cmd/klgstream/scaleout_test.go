@@ -41,6 +41,7 @@ type scaleOutCosts struct {
 // KLGSTREAM_SCALE_OUT=FILE there are many events, and what they cost is written there; the figures are no test: the broker and this
 // publisher share the machine, so only what each process used itself can be compared.
 func TestScaleOut(t *testing.T) {
+	t.Parallel()
 	file, events := os.Getenv("KLGSTREAM_SCALE_OUT"), 20_000
 	if file != "" {
 		events = 2_000_000

@@ -282,6 +282,7 @@ func rollingUpgrade(t *testing.T, k Kafka) {
 }
 
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	b, err := devstack.Start(t.Context(), devstack.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -292,6 +293,7 @@ func TestRollingUpgrade(t *testing.T) {
 
 // TestRollingUpgradeOnRealKafka is the same on Apache Kafka.
 func TestRollingUpgradeOnRealKafka(t *testing.T) {
+	t.Parallel()
 	c := kafkatest.Start(t, kafkatest.Options{Properties: []string{
 		"group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=1", "offsets.topic.replication.factor=1",
 	}})

@@ -45,8 +45,8 @@ func (f fault) Error() string {
 	return fmt.Sprintf("topic %s: %s (%s); mend: %s", f.topic, f.what, f.why, strings.Join(f.mend, " or "))
 }
 
-// errTopicMissing is the cause of a fault about a topic that does not exist.
-var errTopicMissing = errors.New("does not exist")
+// topicMissing is what is wrong with a topic that is not there.
+const topicMissing = "does not exist"
 
 // plan lists the topics of the flow, the input first. With a zero p it only says what no result can be right without.
 func plan(n Names, p TopicPlan) []topic {
@@ -140,7 +140,7 @@ func compare(plan []topic, actual map[string]found, brokers []string) []fault {
 	for _, t := range plan {
 		f, ok := actual[t.name]
 		if !ok {
-			faults = append(faults, fault{t.name, errTopicMissing.Error(), "it is part of the flow", []string{"klgstream topics --brokers " + bootstrap}})
+			faults = append(faults, fault{t.name, topicMissing, "it is part of the flow", []string{"klgstream topics --brokers " + bootstrap}})
 			continue
 		}
 		faults = append(faults, t.compareCounts(f, want, plan[0].name, bootstrap)...)

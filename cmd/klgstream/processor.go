@@ -150,5 +150,5 @@ func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names) error {
 
 // onlyMissing reports whether there are faults, all of them of topics that do not exist.
 func onlyMissing(faults []fault) bool {
-	return len(faults) > 0 && !slices.ContainsFunc(faults, func(f fault) bool { return f.what != errTopicMissing.Error() })
+	return len(faults) > 0 && !slices.ContainsFunc(faults, func(f fault) bool { return f.what != topicMissing })
 }

@@ -36,8 +36,8 @@ type Config struct {
 	CommitInterval time.Duration
 	// MaxDirty is how many changed keys a partition holds before it waits for its checkpoint. Default 50,000.
 	MaxDirty int
-	// ShareKeys is how many changed keys of a partition are encoded and written at a time, at most: a share is about a batch. Default 4,096. More cost memory, fewer
-	// round trips to the broker.
+	// ShareKeys is how many changed keys of a partition are encoded and written at a time, at most: a share is about a batch.
+	// Default 4,096. More cost memory, fewer cost round trips to the broker.
 	ShareKeys int
 	// DecodedKeys is how many keys of all partitions together stay decoded when they are written; others are kept as bytes until
 	// their next event. Default 65,536. Decoded a key takes about four times the memory.

@@ -145,6 +145,12 @@ func (w *world) pay(lines ...string) {
 // process runs the ledger until the returned function is called or the test ends.
 func (w *world) process(change func(*engine.Config)) (stop func() error, p *engine.Processor) {
 	w.Helper()
+	return w.processJob(ledgerJob(), change)
+}
+
+// processJob runs a ledger of the test's own.
+func (w *world) processJob(job engine.Job[payment, total], change func(*engine.Config)) (stop func() error, p *engine.Processor) {
+	w.Helper()
 	c := engine.Config{
 		Brokers: w.brokers, CommitInterval: 5 * time.Millisecond, SessionTimeout: 2 * time.Second, Now: time.Now, Idle: engine.IdleHold,
 		MaxFutureSkew: -1, Logger: slog.New(slog.NewTextHandler(w.Output(), nil)), Bound: time.Hour,
@@ -152,7 +158,7 @@ func (w *world) process(change func(*engine.Config)) (stop func() error, p *engi
 	if change != nil {
 		change(&c)
 	}
-	p, err := engine.New(c, ledgerJob())
+	p, err := engine.New(c, job)
 	if err != nil {
 		w.Fatal(err)
 	}

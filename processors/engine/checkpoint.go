@@ -501,6 +501,7 @@ func (p *partition[E, S]) show() {
 	p.metrics.keys.Set(float64(len(p.entries)))
 	p.metrics.decoded.Set(float64(p.lives))
 	p.metrics.state.Set(float64(p.packed + p.lives*p.usual))
+	p.metrics.offset.Set(float64(p.table))
 	if w := p.committed.clock.watermark; w != math.MinInt64 {
 		p.metrics.watermark.Set(float64(w) / 1000)
 		p.metrics.eventLag.Set(p.savedAt.Sub(time.UnixMilli(w)).Seconds())

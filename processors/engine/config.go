@@ -65,7 +65,8 @@ type Config struct {
 	StateTTL time.Duration
 	// MaxKeys is the most keys one partition keeps; an event of a further key is a dead letter. Default 0: any number.
 	MaxKeys int
-	// HotStandby keeps a copy of every partition's table in every replica.
+	// HotStandby keeps a copy of every partition's table in every replica, so that a takeover reads only what is newer than the copy.
+	// The copies are read behind the own partitions' back: nobody waits for them. Default false.
 	HotStandby bool
 
 	// SessionTimeout is how long the group waits for a silent member. Default 10 s.

@@ -17,6 +17,7 @@ type metrics struct {
 	state       *prometheus.GaugeVec
 	eventLag    *prometheus.GaugeVec
 	recovery    *prometheus.GaugeVec
+	offset      *prometheus.GaugeVec
 	records     *prometheus.CounterVec
 	bytes       *prometheus.CounterVec
 	dirty       prometheus.Histogram
@@ -27,6 +28,7 @@ type metrics struct {
 	checkpoints *prometheus.CounterVec
 	rebalances  prometheus.Counter
 	failures    prometheus.Counter
+	recovered   prometheus.Counter
 	overwritten prometheus.Counter
 }
 
@@ -57,6 +59,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		state:       gauge("table_bytes", "Bytes of the partition's states as records; those of decoded keys at the mean size of what was last written."),
 		eventLag:    gauge("event_time_lag_seconds", "How far the partition's watermark was behind the clock at its last checkpoint."),
 		recovery:    gauge("recovery_remaining_records", "Offsets of the changelog that recovery has still to read; 0 when it is through."),
+		offset:      gauge("table_offset", "Offset of the last record of its changelog that the partition's table holds, or, with a hot standby, the copy of another replica's."),
 		dirty:       histogram("checkpoint_keys", "Changed keys in a partition's part of a checkpoint.", prometheus.ExponentialBuckets(1, 8, 7)...),
 		checkpoint:  histogram("checkpoint_duration_seconds", "Time of a checkpoint from cut to commit.", prometheus.ExponentialBuckets(0.001, 2, 14)...),
 		size:        histogram("checkpoint_bytes", "Bytes of all records of a checkpoint, before compression.", prometheus.ExponentialBuckets(1024, 4, 10)...),
@@ -65,13 +68,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		checkpoints: vec("checkpoints_total", "Checkpoints by outcome: committed, deferred (written, the next one commits), failed (the run ends and is started again from the log).", "outcome"),
 		rebalances:  count("rebalances_total", "Generations of the consumer group this replica took part in."),
 		failures:    count("run_failures_total", "Runs that ended with an error and were started again from the log."),
+		recovered:   count("recovered_records_total", "Records of changelogs that were read before the assigned partitions could be folded; a hot standby has read them already."),
 		overwritten: count("foreign_table_records_total", "Records of a predecessor found in the own changelog after a takeover and written over."),
 	}
 	for _, outcome := range []string{"committed", "deferred", "failed"} {
 		m.checkpoints.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.state, m.eventLag, m.recovery, m.records, m.bytes,
-		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.overwritten)
+	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
+		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.recovered, m.overwritten)
 	return m
 }
 
@@ -97,7 +101,7 @@ type partitionMetrics struct {
 	all                                           *metrics
 	counted, late, dead, fenced, rekeyed, skipped prometheus.Counter
 	watermark, lag, keys, decoded, state          prometheus.Gauge
-	eventLag, recovery                            prometheus.Gauge
+	eventLag, recovery, offset                    prometheus.Gauge
 }
 
 func (m *metrics) partition(id int32) *partitionMetrics {
@@ -107,6 +111,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
 		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
 		decoded: m.decoded.WithLabelValues(p), state: m.state.WithLabelValues(p), eventLag: m.eventLag.WithLabelValues(p), recovery: m.recovery.WithLabelValues(p),
+		offset: m.offset.WithLabelValues(p),
 	}
 }
 

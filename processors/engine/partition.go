@@ -107,10 +107,11 @@ type partition[E, S any] struct {
 	warm   func(s *S) int64        // the topology's Warm, or nil
 	warmth int64
 
-	lives  int   // decoded entries
-	packed int   // bytes of the others
-	usual  int   // mean bytes of a record written lately
-	goal   int64 // end of the changelog when recovery began
+	lives     int   // decoded entries
+	packed    int   // bytes of the others
+	usual     int   // mean bytes of a record written lately
+	goal      int64 // end of the changelog when recovery began
+	recovered int   // records of the changelog that recovery has read
 
 	keep int        // how many of them may stay so when they are not in use
 	idle []*live[S] // memory for further ones
@@ -170,6 +171,16 @@ func (p *partition[E, S]) recovering(end int64) {
 	defer p.mu.Unlock()
 	p.goal = end
 	p.metrics.recovery.Set(float64(max(0, end-1-p.table)))
+}
+
+// isRecovered notes that the changelog is read, and returns how many records that took.
+func (p *partition[E, S]) isRecovered() (records int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	records, p.recovered = p.recovered, 0
+	p.metrics.recovery.Set(0)
+	p.metrics.offset.Set(float64(p.table))
+	return records
 }
 
 // revive schedules an entry that was recovered or kept, once what is committed counts as published.

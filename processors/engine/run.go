@@ -203,7 +203,7 @@ func (r *run[E, S]) options() []goka.ProcessorOption {
 		}),
 		goka.WithTopicManagerBuilder(func(brokers []string) (goka.TopicManager, error) {
 			tm, err := goka.NewTopicManager(brokers, r.kafka, goka.NewTopicManagerConfig())
-			return checkedTopics{tm}, err
+			return checkedTopics{tm, r.copied}, err
 		}),
 		goka.WithProducerBuilder(func([]string, string, func() hash.Hash32) (goka.Producer, error) { return noProducer{}, nil }),
 	}
@@ -355,7 +355,7 @@ func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	cur.recovered = true
 	r.owner.metrics.stall.Observe(r.config.Now().Sub(r.stalled).Seconds())
 	for _, p := range cur.partitions {
-		p.metrics.recovery.Set(0)
+		r.owner.metrics.recovered.Add(float64(p.isRecovered()))
 	}
 	cur.stopped.Go(func() { r.checkpoints(s.Context(), cur) })
 	r.guard(s.Context(), cur)
@@ -437,9 +437,36 @@ func (n noProducer) Emit(topic, key string, value []byte) *goka.Promise {
 }
 func (noProducer) Close() error { return nil }
 
-// checkedTopics keeps goka from creating topics with settings of its own: checkTopics has seen that they exist.
-type checkedTopics struct{ goka.TopicManager }
+// checkedTopics keeps goka from creating topics with settings of its own: checkTopics has seen that they exist. And it keeps a generation
+// from waiting for copies of partitions that are another's.
+type checkedTopics struct {
+	goka.TopicManager
+	copied func(topic string, partition int32) (end int64, ok bool)
+}
 
 func (checkedTopics) EnsureStreamExists(string, int) error                        { return nil }
 func (checkedTopics) EnsureTableExists(string, int) error                         { return nil }
 func (checkedTopics) EnsureTopicExists(string, int, int, map[string]string) error { return nil }
+
+// GetOffset is a bound of a log. Goka recovers all tables up to the end of their log before it hands out a record, those of hot
+// standbys too (processor.go, Setup). For them that end is told to be where they are: they catch up afterwards, and nobody waits.
+func (t checkedTopics) GetOffset(topic string, partition int32, time int64) (int64, error) {
+	if end, ok := t.copied(topic, partition); ok && time == sarama.OffsetNewest {
+		if end == 0 {
+			return t.TopicManager.GetOffset(topic, partition, sarama.OffsetOldest)
+		}
+		return end, nil
+	}
+	return t.TopicManager.GetOffset(topic, partition, time)
+}
+
+// copied is how far the copy of another replica's table has come; false of an own one.
+func (r *run[E, S]) copied(topic string, id int32) (end int64, ok bool) {
+	if topic != r.topics.table {
+		return 0, false
+	}
+	p := r.partition(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.table + 1, !p.claimed
+}

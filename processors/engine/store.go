@@ -174,7 +174,15 @@ func (s store[E, S]) SetOffset(offset int64) error {
 	s.p.mu.Lock()
 	s.p.table = offset
 	left := s.p.goal - 1 - offset
+	claimed := s.p.claimed
+	if claimed {
+		s.p.recovered++
+	}
 	s.p.mu.Unlock()
+	if !claimed { // a hot standby reads on and on
+		s.p.metrics.offset.Set(float64(offset))
+		return nil
+	}
 	if left&1023 == 0 || left < 0 { // often enough to be watched
 		s.p.metrics.recovery.Set(float64(max(0, left)))
 	}

@@ -53,7 +53,14 @@ func Row(l *codecs.Letter) LetterRow {
 	return r
 }
 
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+func isText(s string) bool {
+	for i := range len(s) {
+		if s[i] == 0 || s[i] >= utf8.RuneSelf {
+			return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+		}
+	}
+	return true
+}
 
 // CleanText is s if every database takes it as text; what is not UTF-8, and NUL, becomes U+FFFD.
 func CleanText(s string) string {

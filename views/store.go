@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"klgstream.dev/codecs"
 )
@@ -111,7 +112,13 @@ func checkTimes(moments ...int64) error {
 }
 
 func compareWindows(a, b *codecs.Window) int {
-	return cmp.Or(cmp.Compare(a.Registration, b.Registration), cmp.Compare(a.Definition, b.Definition), cmp.Compare(a.Anchor(), b.Anchor()))
+	if c := strings.Compare(a.Registration, b.Registration); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Definition, b.Definition); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Anchor(), b.Anchor())
 }
 
 func compareLetters(a, b *codecs.Letter) int {
@@ -127,7 +134,12 @@ func latest[R any](rows []R, compare func(a, b *R) int, wins func(kept, row *R) 
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return compare(&rows[a], &rows[b]) })
+	slices.SortFunc(order, func(a, b int) int {
+		if c := compare(&rows[a], &rows[b]); c != 0 {
+			return c
+		}
+		return cmp.Compare(a, b) // as they came
+	})
 	out := make([]R, 0, len(rows))
 	for _, i := range order {
 		last := len(out) - 1

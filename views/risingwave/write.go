@@ -3,6 +3,7 @@ package risingwave
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,14 +133,20 @@ func (f *flavour) changes(b views.Batch) []change {
 
 // chunks adds as many statements as the rows need.
 func chunks[R any](list []change, rows []R, columns int, text string, add func([]array, *R)) []change {
+	if len(rows) == 0 {
+		return list
+	}
+	arrays := make([]array, columns)
 	for len(rows) > 0 {
-		arrays := make([]array, columns)
 		for i := range arrays {
-			arrays[i].text.Grow(min(len(rows), rowsAtOnce) * 16) // most values are a number, a short text or a time
+			arrays[i].text = arrays[i].text[:0]
 		}
 		n := 0
 		for ; n < len(rows) && n < rowsAtOnce && (n == 0 || size(arrays) < maxStatementBytes); n++ {
 			add(arrays, &rows[n])
+			if n == 0 && len(rows) > 1 {
+				arrays = grown(arrays, min(len(rows), rowsAtOnce))
+			}
 		}
 		args := make([]any, columns)
 		for i := range arrays {
@@ -151,9 +158,18 @@ func chunks[R any](list []change, rows []R, columns int, text string, add func([
 	return list
 }
 
+// grown makes room for rows like the first one.
+func grown(arrays []array, rows int) []array {
+	for i := range arrays {
+		first := len(arrays[i].text)
+		arrays[i].text = slices.Grow(arrays[i].text, min(first*rows, maxStatementBytes))
+	}
+	return arrays
+}
+
 func size(arrays []array) (n int) {
 	for i := range arrays {
-		n += arrays[i].text.Len()
+		n += len(arrays[i].text)
 	}
 	return n
 }
@@ -166,7 +182,8 @@ func appendWindow(a []array, w *codecs.Window) {
 	a[4].string(w.Kind)
 	a[5].time(w.End)
 	a[6].int(w.Count)
-	a[7].string(string(views.AppendEventTypes(nil, w.Types)))
+	var types [128]byte
+	a[7].bytes(views.AppendEventTypes(types[:0], w.Types))
 	if w.Empty() {
 		a[8].null()
 		a[9].null()
@@ -205,65 +222,78 @@ func appendLetter(a []array, l *codecs.Letter) {
 }
 
 // array is an array literal being written: {1,NULL,"text"}, the form that both databases read.
-type array struct{ text strings.Builder }
+type array struct {
+	text []byte
+	day  int64  // that date is of, in days since the epoch
+	date []byte // of the last time written, up to its hours; most times of a batch are of few days
+}
 
 func (a *array) next() {
-	if a.text.Len() == 0 {
-		a.text.WriteByte('{')
+	if len(a.text) == 0 {
+		a.text = append(a.text, '{')
 		return
 	}
-	a.text.WriteByte(',')
+	a.text = append(a.text, ',')
 }
 
 // literal ends the array.
 func (a *array) literal() string {
-	if a.text.Len() == 0 {
+	if len(a.text) == 0 {
 		return "{}"
 	}
-	a.text.WriteByte('}')
-	return a.text.String()
+	a.text = append(a.text, '}')
+	return string(a.text)
 }
 
-func (a *array) null() { a.next(); a.text.WriteString("NULL") }
+func (a *array) null() { a.next(); a.text = append(a.text, "NULL"...) }
 
 func (a *array) int(n int64) {
 	a.next()
-	var digits [20]byte
-	a.text.Write(strconv.AppendInt(digits[:0], n, 10))
+	a.text = strconv.AppendInt(a.text, n, 10)
 }
 
 func (a *array) bool(b bool) {
 	a.next()
-	if b {
-		a.text.WriteString("true")
-		return
-	}
-	a.text.WriteString("false")
+	a.text = strconv.AppendBool(a.text, b)
 }
 
 // time writes UTC with its zone, because RisingWave takes no time without one.
 func (a *array) time(ms int64) {
 	a.next()
-	var text [40]byte
-	a.text.Write(time.UnixMilli(ms).UTC().AppendFormat(text[:0], `"2006-01-02 15:04:05.000Z"`))
+	const perDay = 24 * 60 * 60 * 1000
+	day, ofDay := ms/perDay, ms%perDay
+	if ofDay < 0 {
+		day, ofDay = day-1, ofDay+perDay
+	}
+	if day != a.day || a.date == nil {
+		a.day, a.date = day, time.UnixMilli(ms).UTC().AppendFormat(a.date[:0], `"2006-01-02 `)
+	}
+	digits := func(n int64) (tens, ones byte) { return byte('0' + n/10), byte('0' + n%10) }
+	h1, h0 := digits(ofDay / 3_600_000)
+	m1, m0 := digits(ofDay / 60_000 % 60)
+	s1, s0 := digits(ofDay / 1000 % 60)
+	f1, f0 := digits(ofDay / 10 % 100)
+	a.text = append(a.text, a.date...)
+	a.text = append(a.text, h1, h0, ':', m1, m0, ':', s1, s0, '.', f1, f0, byte('0'+ofDay%10), 'Z', '"')
 }
 
 // string is always quoted, so that no text is taken for NULL or for an array.
-func (a *array) string(s string) {
+func (a *array) string(s string) { quoted(a, views.CleanText(s)) }
+
+// bytes is the same for text that is clean.
+func (a *array) bytes(s []byte) { quoted(a, s) }
+
+func quoted[T string | []byte](a *array, s T) {
 	a.next()
-	a.text.WriteByte('"')
-	for s = views.CleanText(s); ; {
-		i := strings.IndexAny(s, `"\`)
-		if i < 0 {
-			break
+	text := append(a.text, '"')
+	done := 0
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			text = append(append(text, s[done:i]...), '\\')
+			done = i
 		}
-		a.text.WriteString(s[:i])
-		a.text.WriteByte('\\')
-		a.text.WriteByte(s[i])
-		s = s[i+1:]
 	}
-	a.text.WriteString(s)
-	a.text.WriteByte('"')
+	a.text = append(append(text, s[done:]...), '"')
 }
 
 func (a *array) pointer(s *string) {

@@ -17,6 +17,10 @@ import (
 // maxBatchBytes ends a batch of large records, so that a write stays within what databases take at once.
 const maxBatchBytes = 16 << 20
 
+// mostRecords is how many times its rows a batch may hold in records, where several are revisions of one window: a sink that is
+// behind writes each window once instead of as often as it changed.
+const mostRecords = 4
+
 // kind is which table a row is for.
 type kind uint8
 
@@ -32,8 +36,15 @@ type row struct {
 	message *sarama.ConsumerMessage
 	kind    kind
 	window  codecs.Window
-	letter  codecs.Letter
+	stale   bool // another row of the batch has a revision of the window that is at least as high
+	letter  *codecs.Letter
 	bad     error // why the record is no row
+}
+
+// windowKey tells a window from all others.
+type windowKey struct {
+	registration, definition string
+	anchor                   int64
 }
 
 // loader loads one partition. It is used by one goroutine.
@@ -44,13 +55,15 @@ type loader struct {
 	delay prometheus.Observer
 	rows  []row
 	bytes int
-	wrote time.Time   // when the last write began
-	batch views.Batch // scratch
+	fresh map[windowKey]int // the row that is not stale, of each window in rows
+	stale int               // how many of the rows are
+	wrote time.Time         // when the last write began
+	batch views.Batch       // scratch
 }
 
 func newLoader(s *Sink, topic string, number int32) *loader {
 	return &loader{
-		sink: s, at: partition{topic, number}, names: new(codecs.Interner),
+		sink: s, at: partition{topic, number}, names: new(codecs.Interner), fresh: map[windowKey]int{},
 		delay: s.metrics.delay.WithLabelValues(topic),
 	}
 }
@@ -74,9 +87,10 @@ func (l *loader) run(ctx context.Context, messages <-chan *sarama.ConsumerMessag
 // clear keeps the memory of the rows and lets their records go.
 func (l *loader) clear() {
 	for i := range l.rows {
-		l.rows[i].message, l.rows[i].letter, l.rows[i].bad = nil, codecs.Letter{}, nil
+		l.rows[i].message, l.rows[i].letter, l.rows[i].bad = nil, nil, nil
 	}
-	l.rows, l.bytes = l.rows[:0], 0
+	l.rows, l.bytes, l.stale = l.rows[:0], 0, 0
+	clear(l.fresh)
 }
 
 // add reads a record into the next row.
@@ -87,7 +101,7 @@ func (l *loader) add(m *sarama.ConsumerMessage) {
 		l.rows = append(l.rows, row{})
 	}
 	r := &l.rows[len(l.rows)-1]
-	r.message, r.kind = m, kindNone
+	r.message, r.kind, r.stale = m, kindNone, false
 	l.bytes += len(m.Key) + len(m.Value)
 	switch m.Topic {
 	case l.sink.config.Topics.Windows:
@@ -104,25 +118,36 @@ func (l *loader) addWindow(r *row) {
 	if r.message.Value == nil {
 		return
 	}
-	if r.bad = r.window.Parse(r.message.Value, l.names); r.bad == nil {
-		r.kind = kindWindow
+	if r.bad = r.window.Parse(r.message.Value, l.names); r.bad != nil {
+		return
 	}
+	r.kind = kindWindow
+	key := windowKey{r.window.Registration, r.window.Definition, r.window.Anchor()}
+	if i, twice := l.fresh[key]; twice {
+		l.stale++
+		if r.window.Revision < l.rows[i].window.Revision {
+			r.stale = true
+			return
+		}
+		l.rows[i].stale = true
+	}
+	l.fresh[key] = len(l.rows) - 1
 }
 
 // readLetter reads a late event or a dead letter. What somebody else put on the topic is kept under its own coordinates.
-func readLetter(m *sarama.ConsumerMessage) codecs.Letter {
+func readLetter(m *sarama.ConsumerMessage) *codecs.Letter {
 	headers := make([]codecs.Header, len(m.Headers))
 	for i, h := range m.Headers {
 		headers[i] = codecs.Header{Key: string(h.Key), Value: h.Value}
 	}
 	letter, err := codecs.ParseLetter(m.Key, m.Value, headers)
 	if err != nil {
-		return codecs.Letter{
+		return &codecs.Letter{
 			Reason: ReasonNoLetter, Detail: err.Error(), Topic: m.Topic, Partition: m.Partition, Offset: m.Offset,
 			EventTime: codecs.NoTime, Key: m.Key, Value: m.Value,
 		}
 	}
-	return letter
+	return &letter
 }
 
 // load makes the rows durable, in the store or as dead letters. The error is ctx's end.
@@ -134,7 +159,7 @@ func (l *loader) load(ctx context.Context, rows []row) error {
 			}
 		}
 	}
-	return l.write(ctx, rows)
+	return l.write(ctx, rows, l.stale > 0)
 }
 
 func reasonOf(err error) string {
@@ -145,9 +170,10 @@ func reasonOf(err error) string {
 }
 
 // write brings rows into the store. If it refuses them for good, the halves are tried, the earlier one first so that the
-// order of a key stays, until the rows that it refuses stand alone (K3).
-func (l *loader) write(ctx context.Context, rows []row) error {
-	batch := l.batchOf(rows)
+// order of a key stays, until the rows that it refuses stand alone (K3). Without the stale rows as long as all goes well: what
+// made one stale may be what the store refuses.
+func (l *loader) write(ctx context.Context, rows []row, withoutStale bool) error {
+	batch := l.batchOf(rows, withoutStale)
 	if batch.Len() == 0 {
 		return nil
 	}
@@ -169,25 +195,28 @@ func (l *loader) write(ctx context.Context, rows []row) error {
 		return l.refused(ctx, &rows[0], err)
 	}
 	half := len(rows) / 2
-	if err := l.write(ctx, rows[:half]); err != nil {
+	if err := l.write(ctx, rows[:half], false); err != nil {
 		return err
 	}
-	return l.write(ctx, rows[half:])
+	return l.write(ctx, rows[half:], false)
 }
 
 // batchOf gathers the rows by table, in memory that the next call uses again.
-func (l *loader) batchOf(rows []row) views.Batch {
+func (l *loader) batchOf(rows []row, withoutStale bool) views.Batch {
 	b := &l.batch
 	b.Windows, b.Late, b.Dead = b.Windows[:0], b.Late[:0], b.Dead[:0]
 	for i := range rows {
+		if withoutStale && rows[i].stale {
+			continue
+		}
 		switch rows[i].kind {
 		case kindNone:
 		case kindWindow:
 			b.Windows = append(b.Windows, rows[i].window)
 		case kindLate:
-			b.Late = append(b.Late, rows[i].letter)
+			b.Late = append(b.Late, *rows[i].letter)
 		case kindDead:
-			b.Dead = append(b.Dead, rows[i].letter)
+			b.Dead = append(b.Dead, *rows[i].letter)
 		}
 	}
 	return *b

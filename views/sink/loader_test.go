@@ -208,6 +208,58 @@ func TestBatchWaitsNoLongerThanItMust(t *testing.T) {
 	})
 }
 
+// TestRevisionsOfOneWindowAreOneRow has a sink that is behind find revisions of a window beside each other, in any order: the
+// highest is written, a batch takes more records for it, and no row more.
+func TestRevisionsOfOneWindowAreOneRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *Config) { c.BatchRows, c.BatchWait = 3, time.Hour })
+		for i, count := range []int64{1, 3, 2} {
+			b.send(topic, int64(i), windowValue("N1", 0, count))
+		}
+		b.send(topic, 3, windowValue("N2", 0, 1))
+		b.send(topic, 4, windowValue("N3", 0, 1)) // the third window: full
+		for offset := range int64(15) {
+			b.send(topic, 5+offset, windowValue("N4", 0, 1+offset)) // 12 records: full
+		}
+		b.start(t, topic)
+		synctest.Wait()
+		check(t, "marks", b.marked(), []int64{5, 17, 20})
+		check(t, "writes", b.store.rowsTaken(), []int{3, 1, 1})
+		check(t, "revision of the first window", b.store.took[0].Windows[0].Revision, int64(6))
+		check(t, "revision of the last window", b.store.took[2].Windows[0].Revision, int64(30))
+		b.stop()
+	})
+}
+
+// K3: a revision that the store refuses does not take the one before it along.
+func TestRefusedRevisionLeavesTheOneBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.store.write = func(_ context.Context, batch views.Batch) error {
+			if slices.ContainsFunc(batch.Windows, func(w codecs.Window) bool { return w.Count == 3 }) {
+				return views.Permanent(errors.New("three is too many"))
+			}
+			return nil
+		}
+		for i := range int64(3) {
+			b.send(topic, i, windowValue("N1", 0, i+1))
+		}
+		b.start(t, topic)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		b.stop()
+		var counts []int64
+		for _, batch := range b.store.took {
+			for _, w := range batch.Windows {
+				counts = append(counts, w.Count)
+			}
+		}
+		check(t, "counts written", counts, []int64{1, 2})
+		check(t, "dead letters", len(b.letters.kept), 1)
+		check(t, "marks", b.marked(), []int64{3})
+	})
+}
+
 func TestLargeRecordsEndABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *Config) { c.BatchWait = time.Hour })

@@ -65,7 +65,8 @@ func (h *handler) commitRegularly(session sarama.ConsumerGroupSession) {
 }
 
 // gather takes the next batch from the channel into the loader: the first record whenever it comes, then all that come
-// while the batch may wait, up to the batch size. It returns false when there will be no more.
+// while the batch may wait, up to the batch size, and then what has arrived as long as it brings only further revisions. It
+// returns false when there will be no more.
 func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMessage) bool {
 	select {
 	case m, ok := <-messages:
@@ -78,7 +79,11 @@ func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMes
 	}
 	timer := time.NewTimer(l.wait(l.sink.config.Now()))
 	defer timer.Stop()
-	for len(l.rows) < l.sink.config.BatchRows && l.bytes < maxBatchBytes {
+	for {
+		l.take(messages)
+		if l.full() || len(l.rows) >= l.sink.config.BatchRows {
+			return true
+		}
 		select {
 		case m, ok := <-messages:
 			if !ok {
@@ -91,7 +96,27 @@ func (l *loader) gather(ctx context.Context, messages <-chan *sarama.ConsumerMes
 			return false
 		}
 	}
-	return true
+}
+
+// take adds what has arrived, without the cost of waiting for more, until the batch is full.
+func (l *loader) take(messages <-chan *sarama.ConsumerMessage) {
+	for !l.full() {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				return
+			}
+			l.add(m)
+		default:
+			return
+		}
+	}
+}
+
+// full tells whether the batch takes no more.
+func (l *loader) full() bool {
+	most := l.sink.config.BatchRows
+	return len(l.rows)-l.stale >= most || len(l.rows) >= mostRecords*most || l.bytes >= maxBatchBytes
 }
 
 // wait is how long the first record of a batch waits for more: what is left of the batch wait since the write before began,

@@ -53,7 +53,8 @@ type Config struct {
 	Sarama *sarama.Config
 	// Store takes the rows; the sink migrates it first and does not close it. Required.
 	Store views.Store
-	// BatchRows is the most rows of one write, 1 to 100000. Default 2000.
+	// BatchRows is the most rows of one write, 1 to 100000. Default 2000. Of several revisions of a window that are read together
+	// only the highest is a row.
 	BatchRows int
 	// BatchWait is the least time between the beginnings of two writes of a partition, unless a batch is full: a row waits at
 	// most so long for others, and at least a tenth of it. Default 50 ms.
@@ -190,7 +191,7 @@ func clientConfig(given *sarama.Config, batchRows int) *sarama.Config {
 	c.Consumer.IsolationLevel = sarama.ReadCommitted                                                         // a transactional processor's aborted results are none
 	c.Consumer.Return.Errors = true                                                                          // logged by us
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()} // eager: a blocked claim ends with its session
-	c.ChannelBufferSize = max(c.ChannelBufferSize, min(batchRows, 4096))                                     // the next batch arrives while one is written
+	c.ChannelBufferSize = max(c.ChannelBufferSize, min(mostRecords*batchRows, 8192))                         // the next batch arrives while one is written
 	c.Metadata.AllowAutoTopicCreation = false                                                                // a misspelt topic is an error, not a topic
 	return &c
 }

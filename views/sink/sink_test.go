@@ -387,23 +387,24 @@ func TestHopelessRowEndsAsDeadLetter(t *testing.T) {
 	b, s := newBroker(t), newStore(t)
 	s.script(func(batch views.Batch) error {
 		for _, w := range batch.Windows {
-			if w.Registration == "N001" && w.Count == 2 {
+			if w.Registration == "N999" {
 				return views.Permanent(errors.New("no such aircraft"))
 			}
 		}
 		return nil
 	}, nil)
 	b.produceFleet(8, 1, 3)
+	poison := viewtest.Window("N999", 0, 2)
+	b.produce(&kgo.Record{Topic: windows, Partition: 1, Key: poison.AppendKey(nil), Value: poison.AppendJSON(nil)})
 	b.produce(&kgo.Record{Topic: windows, Partition: 1, Key: []byte("k"), Value: []byte("no window")})
 	r := run(t, b, s, nil)
 	s.until(t, "everything else", s.holdsFleet(t, 8, 1, 3))
 	s.until(t, "dead letters", func() bool { return len(s.rows(t, "dead_letters", "reason")) == 2 })
 	check(t, "reasons", s.rows(t, "dead_letters", "reason"), []any{sink.ReasonRefused, codecs.ReasonNotJSON})
 	check(t, "topics", s.rows(t, "dead_letters", "source_topic"), []any{windows, windows})
-	poison := viewtest.Window("N001", 0, 2)
 	check(t, "payloads", s.rows(t, "dead_letters", "payload"), []any{string(poison.AppendJSON(nil)), "no window"})
 	check(t, "stop", r.stop(), nil)
-	check(t, "committed", b.committed("klgstream-sink", windows), int64(8*3+1))
+	check(t, "committed", b.committed("klgstream-sink", windows), int64(8*3+2))
 }
 
 // K1, the other way round: the sink dies between the write and the commit, and what it wrote is written again.

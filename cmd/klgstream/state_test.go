@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,46 +19,104 @@ import (
 	"klgstream.dev/processors/engine"
 )
 
-// movers are aircraft whose events are published in phases, with what every window must come to.
+// movers are aircraft whose events are published without a pause, whatever happens meanwhile.
 type movers struct {
 	random *rand.Rand
-	truth  map[string]int64 // by key of the window
 	end    time.Time
+	truth  map[string]int64 // by key of the window, as the input log has it
+
+	width     atomic.Int32 // partitions that the producer knows of
+	published atomic.Int64
+	stop      func()
+	done      chan struct{}
 }
 
-func newMovers() *movers {
-	return &movers{random: rand.New(rand.NewPCG(1, 2)), truth: map[string]int64{}, end: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
-}
-
-// phase is events of the next four hours: half of them where their key belongs among n partitions, half of them anywhere.
-func (m *movers) phase(events int, n int32) (records []*kgo.Record) {
-	for range events {
-		registration := fmt.Sprintf("N%d", m.random.IntN(60))
-		at := m.end.Add(time.Duration(m.random.Int64N(int64(4 * time.Hour)))).Truncate(time.Millisecond)
-		r := &kgo.Record{Topic: "aircraft-events", Partition: m.random.Int32N(n), Value: []byte(strings.TrimSpace(event(registration, at.Format(time.RFC3339Nano))))}
-		if m.random.IntN(2) == 0 {
-			r.Key, r.Partition = []byte(registration), engine.PartitionOf([]byte(registration), n)
-		}
-		w := codecs.Window{Registration: registration, Definition: "tumbling:1h", Start: at.Truncate(time.Hour).UnixMilli()}
-		w.End = w.Start + time.Hour.Milliseconds()
-		m.truth[string(w.AppendKey(nil))]++
-		records = append(records, r)
-	}
-	m.end = m.end.Add(4 * time.Hour)
-	return records
-}
-
-// putAll writes records with another client, many at a time.
-func putAll(t *testing.T, k Kafka, records []*kgo.Record) {
+// launchMovers begins to publish.
+func launchMovers(t *testing.T, k Kafka, n int32) *movers {
 	t.Helper()
+	m := &movers{random: rand.New(rand.NewPCG(1, 2)), end: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), done: make(chan struct{})}
+	m.width.Store(n)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(m.done)
+		for ctx.Err() == nil {
+			if err := m.publish(ctx, k); err != nil {
+				t.Errorf("publish: %v", err)
+				return
+			}
+		}
+	}()
+	m.stop = func() { cancel(); <-m.done }
+	t.Cleanup(m.stop)
+	return m
+}
+
+// publish is a producer that ends when there are more partitions than it knows of: another one takes its place.
+func (m *movers) publish(ctx context.Context, k Kafka) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer cl.Close()
-	if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
-		t.Fatal(err)
+	n := m.width.Load()
+	for pace := time.NewTicker(2 * time.Millisecond); ctx.Err() == nil && m.width.Load() == n; <-pace.C {
+		records := make([]*kgo.Record, 10)
+		for i := range records {
+			records[i] = m.next(n)
+		}
+		if err := cl.ProduceSync(context.WithoutCancel(ctx), records...).FirstErr(); err != nil {
+			return err
+		}
+		m.published.Add(int64(len(records)))
 	}
+	return nil
+}
+
+// next is an event of the next four hours: half of them lie where their key belongs among n partitions, half of them anywhere.
+func (m *movers) next(n int32) *kgo.Record {
+	registration := fmt.Sprintf("N%d", m.random.IntN(60))
+	at := m.end.Add(time.Duration(m.random.Int64N(int64(4 * time.Hour)))).Truncate(time.Millisecond)
+	m.end = m.end.Add(2 * time.Second)
+	r := &kgo.Record{Topic: "aircraft-events", Partition: m.random.Int32N(n), Value: []byte(strings.TrimSpace(event(registration, at.Format(time.RFC3339Nano))))}
+	if m.random.IntN(2) == 0 {
+		r.Key, r.Partition = []byte(registration), engine.PartitionOf([]byte(registration), n)
+	}
+	return r
+}
+
+// more waits until so many further events are published.
+func (m *movers) more(t *testing.T, events int64) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for want := m.published.Load() + events; m.published.Load() < want; {
+		select {
+		case <-tick.C:
+		case <-m.done:
+			t.Fatal("nothing is published any more")
+		}
+	}
+}
+
+// count makes the truth of the input log, and tells how many of its events lie in each partition.
+func (m *movers) count(t *testing.T, k Kafka) (events map[int32]int) {
+	t.Helper()
+	m.stop()
+	m.truth, events = map[string]int64{}, map[int32]int{}
+	for _, r := range consume(t, k, "aircraft-events", int(m.published.Load())) {
+		var e struct {
+			Registration string    `json:"registration_number"`
+			At           time.Time `json:"timestamp"`
+		}
+		if err := json.Unmarshal(r.Value, &e); err != nil {
+			t.Fatal(err)
+		}
+		w := codecs.Window{Registration: e.Registration, Definition: "tumbling:1h", Start: e.At.Truncate(time.Hour).UnixMilli()}
+		w.End = w.Start + time.Hour.Milliseconds()
+		m.truth[string(w.AppendKey(nil))]++
+		events[r.Partition]++
+	}
+	return events
 }
 
 // await reads the output until it has come to the truth. A count beyond it can never be right.
@@ -110,31 +169,33 @@ func widen(t *testing.T, k Kafka, n int32, topics ...string) {
 	}
 }
 
-// Four partitions become twelve under load, and no window is lost, doubled or late.
+// Four partitions become twelve while events are published all along, before, during and after, and no window is lost, doubled or late.
 func TestStateMovesFromFourToTwelvePartitions(t *testing.T) {
 	_, k := broker(t)
-	m := newMovers()
 	processor := func(group string) *program {
 		return launch(t, "processor", "--brokers", k.Brokers[0], "--group", group, "--registry-group=none", "--ops-url=http://127.0.0.1:0",
 			"--bound=5h", "--idle=hold", "--idle-timeout=1s", "--commit-interval=5ms", "--log-format=json")
 	}
-	putAll(t, k, m.phase(6000, 4))
+	m := launchMovers(t, k, 4)
 	old := processor("aircraft-activity")
-	m.await(t, k, func(right int) bool { return right > 0 })
+	consume(t, k, "aircraft-windows", 300)
+	m.more(t, 3000)
 	if code := old.end(); code != exitOK {
 		t.Fatalf("exit code %d", code)
 	}
-	putAll(t, k, m.phase(3000, 4))
+	began := m.published.Load()
 	widen(t, k, 12, "aircraft-events", "aircraft-windows")
-	putAll(t, k, m.phase(3000, 12))
+	m.more(t, 500) // by a producer that does not know yet
 
 	file := filepath.Join(t.TempDir(), "state.jsonl")
 	out, _ := on(t, k, exitOK, "state", "export", file)
 	t.Log(strings.TrimSpace(out))
+	m.width.Store(12)
 	on(t, k, exitOK, "topics", "--group=wide", "--registry-group=none", "--partitions=12")
 	if out, _ := on(t, k, exitOK, "state", "import", file, "--group=wide", "--registry-group=none", "--dry-run"); !strings.Contains(out, "can be imported") {
 		t.Errorf("dry run printed %s", out)
 	}
+	m.more(t, 500)
 	out, _ = on(t, k, exitOK, "state", "import", file, "--group=wide", "--registry-group=none")
 	if !strings.Contains(out, "from group aircraft-activity with 4 partitions into group wide with 12") {
 		t.Errorf("printed %s", out)
@@ -142,8 +203,14 @@ func TestStateMovesFromFourToTwelvePartitions(t *testing.T) {
 	if _, errs := on(t, k, exitConfig, "state", "import", file, "--group=wide", "--registry-group=none"); !strings.Contains(errs, "group wide cannot take state") {
 		t.Errorf("a second import said %s", errs)
 	}
+	moved := m.published.Load()
 	wide := processor("wide")
-	putAll(t, k, m.phase(3000, 12))
+	m.more(t, 3000)
+	events := m.count(t, k)
+	t.Logf("%d events were published before the move, %d during it, %d after; by partition: %v", began, moved-began, m.published.Load()-moved, events)
+	if len(events) != 12 {
+		t.Errorf("events by partition: %v, want some in all twelve", events)
+	}
 	m.await(t, k, func(right int) bool { return right == len(m.truth) })
 	if _, errs := on(t, k, exitConfig, "state", "export", "-", "--group=wide", "--registry-group=none"); !strings.Contains(errs, "has 1 members") {
 		t.Errorf("export of a running group said %s", errs)

@@ -219,7 +219,7 @@ func (p *partition[E, S]) skewed(t int64, stamp time.Time) (string, bool) {
 	if ms := stamp.UnixMilli(); ms > 0 && ms < arrival {
 		arrival = ms
 	}
-	if limit < 0 || t-arrival <= limit {
+	if p.config.MaxFutureSkew < 0 || t-arrival <= limit {
 		return "", false
 	}
 	return fmt.Sprintf("event time %s is more than %v ahead of its arrival, %s (--max-future-skew)",

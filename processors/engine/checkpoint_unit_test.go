@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// How much of the input waits decides how long results may: far behind is more than 10,000 records, and more than were folded since
+// the last checkpoint as long as those are fewer than 100,000.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		behind, folded int64
+		want           backlog
+	}{
+		{0, 0, backlogNone},
+		{0, 1, backlogNear},
+		{1, 0, backlogNear},
+		{10_000, 0, backlogNear},
+		{10_001, 0, backlogFar},
+		{20_000, 20_000, backlogNear},
+		{20_001, 20_000, backlogFar},
+		{100_000, 500_000, backlogNear},
+		{100_001, 500_000, backlogFar},
+	} {
+		r := newRig(t)
+		r.begin(position{input: 1000, clock: clock{watermark: math.MinInt64}})
+		r.p.at.input += c.folded
+		r.p.claim = &fakeClaim{end: r.p.at.input + c.behind}
+		if got := r.p.backlog(); got != c.want {
+			t.Errorf("%d records wait, %d were folded: %d, want %d", c.behind, c.folded, got, c.want)
+		}
+	}
+	r := newRig(t)
+	r.begin(fresh())
+	if got := r.p.backlog(); got != backlogNone {
+		t.Errorf("without a claim: %d", got)
+	}
+}
+
+// Checkpoints follow each other at the commit interval. One that took longer is followed by a pause of twice its time, one that finds the input
+// far behind by the longest, until the backlog is gone; none by more than a second, unless the interval itself is longer.
+func TestPauseBetweenCheckpoints(t *testing.T) {
+	t.Parallel()
+	const every = 100 * time.Millisecond
+	for _, c := range []struct {
+		name        string
+		every, took time.Duration
+		behind      []int64
+		want        time.Duration
+	}{
+		{"quick", every, time.Millisecond, []int64{1, 0}, every},
+		{"as long as the interval", every, every, []int64{1}, every},
+		{"longer", every, every + 1, []int64{1}, 2*every + 2},
+		{"much longer", every, time.Minute, []int64{1}, longestPause},
+		{"a long interval", 3 * time.Second, 4 * time.Second, nil, 3 * time.Second},
+		{"all far behind", every, 0, []int64{20_000, 30_000}, longestPause},
+		{"far behind, and one with nothing", every, 0, []int64{20_000, 0}, longestPause},
+		{"one is near", every, 0, []int64{20_000, 5}, every},
+		{"nothing anywhere", every, 0, []int64{0, 0}, every},
+	} {
+		s := &session[tick, tally]{}
+		for _, behind := range c.behind {
+			r := newRig(t)
+			r.begin(fresh())
+			r.p.claim = &fakeClaim{end: behind}
+			s.partitions = append(s.partitions, r.p)
+		}
+		r := &run[tick, tally]{config: &Config{CommitInterval: c.every}}
+		if got := r.interval(s, c.took); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+		patient := strings.Contains(c.name, "far behind")
+		for _, p := range s.partitions {
+			if p.patient != patient {
+				t.Errorf("%s: patient %v", c.name, p.patient)
+			}
+		}
+	}
+}
+
+// Folding that has caught up ends the long pause: it kicks the checkpointer once what waits is less than a frame.
+func TestBacklogThatIsGoneEndsThePause(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.config.FrameRecords = 10
+	r.begin(fresh())
+	kicks := 0
+	r.p.kick = func() { kicks++ }
+	claim := &fakeClaim{end: 12}
+	r.p.claim = claim
+	r.p.bePatient()
+	if r.deliver(0, "a 1"); kicks != 0 { // 11 wait
+		t.Error("kicked with more than a frame waiting")
+	}
+	if r.deliver(1, "a 1"); kicks != 1 || r.p.patient {
+		t.Errorf("kicked %d times with a frame waiting", kicks)
+	}
+	if r.deliver(2, "a 1"); kicks != 1 {
+		t.Errorf("kicked %d times, nobody is waiting any more", kicks)
+	}
+}
+
+// What of the changelog lies between the last record known and the first acknowledged is of others (E7).
+func TestForeignRecordsShowInTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                  string
+		first, last           int64
+		from, to, table, ends int64
+	}{
+		{"right behind", 5, 7, 5, 5, 7, 8},
+		{"a gap", 7, 9, 5, 7, 9, 10},
+		{"a repeated batch, of which nobody says where", -1, -1, 5, 5, 4, 5},
+		{"an earlier one", 3, 4, 5, 5, 4, 5},
+	} {
+		r := newRig(t)
+		r.begin(fresh())
+		r.p.table = 4
+		from, to := r.p.acknowledged(acked{{"table", 0}: {c.first, c.last}})
+		if from != c.from || to != c.to || r.p.table != c.table || r.p.tableEnd() != c.ends {
+			t.Errorf("%s: others' from %d to %d, table %d, end %d", c.name, from, to, r.p.table, r.p.tableEnd())
+		}
+		from, to = r.p.acknowledged(acked{{"table", 1}: {77, 78}})
+		if from < to || r.p.table != c.table {
+			t.Errorf("%s: another partition's acknowledgement says [%d, %d), table %d", c.name, from, to, r.p.table)
+		}
+	}
+}
+
+// A share has so many keys, and so many bytes, that it is one batch with a sixteenth to spare.
+func TestSharesFitIntoABatch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		keys, batch int
+		shares      []int
+	}{
+		{4, 1 << 20, []int{4, 4, 2}}, {5, 1 << 20, []int{5, 5}}, {10, 1 << 20, []int{10}}, {11, 1 << 20, []int{10}},
+	} {
+		r := newRig(t)
+		r.config.ShareKeys, r.config.MaxBatch = c.keys, c.batch
+		r.begin(fresh())
+		for i := range 10 {
+			r.deliver(int64(i), fmt.Sprintf("%04d 1000", i))
+		}
+		c2 := r.cut()
+		got := []int{len(c2.spools.table.records)}
+		for c2.begun < len(c2.entries) {
+			r.p.release(&c2)
+			r.p.nextShare(&c2)
+			got = append(got, len(c2.fresh.spools.table.records))
+		}
+		if fmt.Sprint(got) != fmt.Sprint(c.shares) {
+			t.Errorf("%d keys a share: %v, want %v", c.keys, got, c.shares)
+		}
+		r.p.settle(c2, true)
+	}
+	r := newRig(t)
+	r.begin(fresh())
+	for i := range 40 {
+		r.deliver(int64(i), fmt.Sprintf("%04d 1000", i))
+	}
+	probe := r.cut()
+	size := probe.spools.table.bytes / len(probe.spools.table.records)
+	if r.p.settle(probe, true); r.p.usual != size {
+		t.Errorf("a record has usually %d bytes, want %d", r.p.usual, size)
+	}
+	r.config.MaxBatch = 16 * size // fifteen fill it but for a sixteenth
+	for i := range 40 {
+		r.deliver(int64(40+i), fmt.Sprintf("%04d 2000", i))
+	}
+	if c := r.cut(); c.begun != 15 || c.spools.table.bytes > r.config.MaxBatch {
+		t.Errorf("%d states of %d bytes in a batch of %d, want 15", c.begun, size, r.config.MaxBatch)
+	}
+}
+
+// openTopology is a tick topology whose states have a window open until due.
+type openTopology struct {
+	tickTopology
+	due int64
+}
+
+func (t openTopology) Due(*tally) int64 { return t.due }
+func (openTopology) Idle(*tally) bool   { return false }
+
+// A key with an open window stays decoded as long as there is room, and so does one of which more was closed than is committed: from its
+// bytes it would tell again what it has told.
+func TestKeysThatStayDecoded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		keep    int
+		purged  int64
+		decoded bool
+	}{
+		{"room", 1, math.MinInt64, true},
+		{"no room", 0, math.MinInt64, false},
+		{"closed as far as is committed", 0, 999, false},
+		{"closed further", 0, 1000, true},
+	} {
+		r := newRig(t)
+		r.begin(fresh())
+		r.p.topology, r.p.keep = openTopology{r.p.topology.(tickTopology), 5000}, c.keep
+		r.deliver(0, "a 1000")
+		e := r.p.entries["a"]
+		e.live.purged = c.purged
+		r.checkpoint()
+		if got := e.live != nil; got != c.decoded {
+			t.Errorf("%s: decoded %v, want %v", c.name, got, c.decoded)
+		}
+		if !c.decoded && (!e.open || e.seen != 5000 || r.p.lives != 0 || r.p.packed != len(e.raw)) {
+			t.Errorf("%s: packed as open %v until %d, %d decoded, %d bytes", c.name, e.open, e.seen, r.p.lives, r.p.packed)
+		}
+	}
+}
+
+// The memory of packed keys is taken for others, up to as many as may be decoded, and carries nothing over.
+func TestMemoryOfPackedKeys(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.p.keep = 1
+	r.deliver(0, "a 1000", "b 1000")
+	r.checkpoint()
+	if len(r.p.idle) != 1 {
+		t.Errorf("memory for %d keys is kept, want 1", len(r.p.idle))
+	}
+	r.p.idle[0].undecided, r.p.idle[0].owed, r.p.idle[0].inCut = nil, 3, 4
+	l := r.p.liven(r.p.entries["b"])
+	if len(r.p.idle) != 0 || l.owed != 0 || l.inCut != 0 || len(l.fences) != 1 || l.fences[0].Offset != 1 {
+		t.Errorf("decoded as %+v", l)
+	}
+	if r.p.lives != 1 || r.p.packed != len(r.p.entries["a"].raw) {
+		t.Errorf("%d decoded, %d bytes of others", r.p.lives, r.p.packed)
+	}
+}
+
+// The gauges say where a partition stands at its last checkpoint.
+func TestGauges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.p.topology = openTopology{r.p.topology.(tickTopology), 5000}
+	r.p.claim = &fakeClaim{end: 7}
+	r.p.show()
+	for name, g := range map[string]float64{"watermark": testutil.ToFloat64(r.p.metrics.watermark), "event lag": testutil.ToFloat64(r.p.metrics.eventLag)} {
+		if g != 0 {
+			t.Errorf("%s %v before there is a watermark", name, g)
+		}
+	}
+	r.deliver(0, "a 1000", "b 3001")
+	r.checkpoint()
+	r.p.keep = 1
+	r.deliver(2, "b 4001")
+	r.checkpoint() // packs one
+	m := r.p.metrics
+	state := 0
+	for _, e := range r.p.entries {
+		if state += len(e.raw); e.live != nil {
+			state += r.p.usual
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		got, want float64
+	}{
+		{"keys", testutil.ToFloat64(m.keys), 2},
+		{"decoded", testutil.ToFloat64(m.decoded), 1},
+		{"state", testutil.ToFloat64(m.state), float64(state)},
+		{"watermark", testutil.ToFloat64(m.watermark), 4},
+		{"event lag", testutil.ToFloat64(m.eventLag), 1e9 - 4},
+		{"lag", testutil.ToFloat64(m.lag), 4},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s %v, want %v", c.name, c.got, c.want)
+		}
+	}
+	if testutil.ToFloat64(m.state) == 0 || r.p.usual == 0 {
+		t.Error("states take no bytes")
+	}
+}

@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// fakeClaim is a claim that knows how far the log reaches.
+type fakeClaim struct {
+	sarama.ConsumerGroupClaim
+	end int64
+}
+
+func (c *fakeClaim) HighWaterMarkOffset() int64 { return c.end }
+
+// keyOf is a key that belongs to a partition.
+func keyOf(partition, count int32) string {
+	key := "k"
+	for PartitionOf([]byte(key), count) != partition {
+		key += "k"
+	}
+	return key
+}
+
+// at is a moment of the rig's clock, which begins at 0.
+func (r *rig) after(d time.Duration) time.Time { return time.UnixMilli(1e12).Add(d) }
+
+// speaks takes a cut of all partitions' announcements at a moment and settles it.
+func (r *rig) speaks(at time.Time) []announcement {
+	r.Helper()
+	c, ok := r.p.cut(at)
+	if !ok {
+		return nil
+	}
+	told := told(c, 1)
+	r.p.settle(c, true)
+	for _, s := range c.spools.loop {
+		s.reset()
+	}
+	return told
+}
+
+// A watermark that moves on is told every 200 ms; of many partitions less often, since each announcement goes to all of them.
+func TestWatermarkIsToldLessOftenOfMany(t *testing.T) {
+	t.Parallel()
+	for count, every := range map[int32]time.Duration{
+		2: announceEvery, 15: announceEvery, 16: 2 * announceEvery, 31: 2 * announceEvery, 32: 3 * announceEvery,
+	} {
+		r := newRig(t)
+		r.count = count
+		r.begin(fresh())
+		key := keyOf(0, count)
+		r.deliver(0, key+" 1000")
+		if got := r.speaks(r.after(0)); len(got) != 1 || got[0].watermark != 999 {
+			t.Errorf("%d partitions: told %v at first, want 999", count, got)
+		}
+		r.deliver(1, key+" 2000")
+		if got := r.speaks(r.after(every - 1)); len(got) != 0 {
+			t.Errorf("%d partitions: told %v before %v", count, got, every)
+		}
+		r.deliver(2, key+" 3000")
+		if got := r.speaks(r.after(every)); len(got) != 1 || got[0].watermark != 2999 {
+			t.Errorf("%d partitions: told %v after %v, want 2999", count, got, every)
+		}
+		r.deliver(3, key+" 3000") // moves nothing
+		if got := r.speaks(r.after(time.Hour)); len(got) != 0 {
+			t.Errorf("%d partitions: told %v, and nothing is new", count, got)
+		}
+	}
+}
+
+// A partition says that nobody need wait for it when it was read to its end for longer than the idle time-out and has re-keyed
+// nothing; one that has re-keyed, or has records waiting, does not.
+func TestPartitionThatIsQuietSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		end   int64
+		rekey bool
+		after time.Duration
+		quiet bool
+	}{
+		{"read to its end", 1, false, time.Hour + 1, true},
+		{"not for long enough", 1, false, time.Hour, false},
+		{"records are waiting", 2, false, time.Hour + 1, false},
+		{"it re-keys", 1, true, time.Hour + 1, false},
+	} {
+		r := newRig(t)
+		r.count = 2
+		r.begin(fresh())
+		r.p.claim = &fakeClaim{end: c.end}
+		home := int32(0)
+		if c.rekey {
+			home = 1
+		}
+		r.deliver(0, keyOf(home, 2)+" 1000")
+		r.speaks(r.after(0))
+		r.p.moved = true // else nothing is cut
+		got := r.speaks(r.after(c.after))
+		if quiet := len(got) == 1 && got[0].idle; quiet != c.quiet || len(got) > 1 {
+			t.Errorf("%s: told %v, want quiet %v", c.name, got, c.quiet)
+		}
+		if !c.quiet {
+			continue
+		}
+		r.p.moved = true
+		if got = r.speaks(r.after(2 * c.after)); len(got) != 0 {
+			t.Errorf("%s: told %v once more", c.name, got)
+		}
+	}
+}
+
+// What is told in a generation's beginning: whoever has read, is idle or has spoken before speaks, the others wait.
+func TestNewsOfAGeneration(t *testing.T) {
+	t.Parallel()
+	now := time.UnixMilli(1e12)
+	for _, c := range []struct {
+		hands hands
+		want  bool
+	}{
+		{hands{}, false}, {hands{read: true}, true}, {hands{idle: true}, true}, {hands{spoken: true}, true},
+	} {
+		r := newRig(t)
+		r.begin(fresh())
+		c.hands.marks = r.p.hands.marks
+		if got := c.hands.hasNews(now, false, time.Second); got != c.want {
+			t.Errorf("read %v, idle %v, spoken %v: news %v", c.hands.read, c.hands.idle, c.hands.spoken, got)
+		}
+	}
+}
+
+// An input is idle when it was read to its end and nothing came for longer than the idle time-out; then the clock drives the
+// watermark, if that is wanted, and never past what an event within the bound could still bring.
+func TestIdleInput(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		end   int64
+		after time.Duration
+		idle  IdleMode
+		want  int64 // watermark
+	}{
+		{"idle", 1, time.Hour + 1, IdleClock, 1e12 + 3_600_000 - 5000 - 1},
+		{"held", 1, time.Hour + 1, IdleHold, math.MinInt64},
+		{"silent exactly as long as allowed", 1, time.Hour, IdleClock, math.MinInt64},
+		{"a record waits", 2, time.Hour + 1, IdleClock, math.MinInt64},
+	} {
+		r := newRig(t)
+		r.config.Bound, r.config.Idle = 5*time.Second, c.idle
+		r.begin(fresh())
+		r.deliver(0, "a 1000")
+		before := r.p.hands.watermark
+		r.p.claim = &fakeClaim{end: c.end}
+		r.p.tick(r.after(c.after))
+		want := max(c.want, before)
+		if got := r.p.hands.watermark; got != want {
+			t.Errorf("%s: watermark %d, want %d", c.name, got, want)
+		}
+	}
+}
+
+// An input that comes alive again has to be silent for a whole idle time-out before it counts as quiet.
+func TestInputThatComesAlive(t *testing.T) {
+	t.Parallel()
+	h := hands{idle: true, settled: true}
+	now := time.UnixMilli(1e12)
+	if h.heard(now, true); !h.idle || h.read {
+		t.Error("a record of the loop makes the input alive")
+	}
+	if h.heard(now, false); h.idle || !h.read || h.settled || !h.since.Equal(now) || !h.last.Equal(now) || h.now != 1e12 {
+		t.Errorf("the input came alive: %+v", h)
+	}
+	later := now.Add(time.Second)
+	if h.heard(later, false); !h.since.Equal(now) || !h.last.Equal(later) {
+		t.Errorf("the input is alive since %v, last heard at %v", h.since, h.last)
+	}
+}
+
+// Announcements of partitions that are none, and of itself, are not heard.
+func TestAnnouncementsOfStrangers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(fresh())
+	r.deliver(0, keyOf(0, 2)+" 9000")
+	for i, p := range []int32{-1, 2, 0} {
+		if r.loop(int64(i), nil, announcement{partition: p, watermark: 5000}.header()); r.p.hands.watermark != math.MinInt64 {
+			t.Errorf("an announcement of partition %d moved the watermark to %d", p, r.p.hands.watermark)
+		}
+	}
+	r.loop(3, nil, announcement{partition: 1, watermark: 5000}.header())
+	if got := r.p.hands.watermark; got != 5000 {
+		t.Errorf("watermark %d, want the other partition's 5000", got)
+	}
+}
+
+// A position may name partitions that there are not: they hold nothing back. Those there are keep what came through the loop.
+func TestClockOfSourcesThatAreNone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(position{clock: clock{watermark: 1000, sources: []sourceClock{
+		{-1, 0, 10, 1}, {0, 0, 1500, 2}, {1, 0, 1000, 3}, {2, 0, 10, 4},
+	}}})
+	if got := r.p.hands.fences; !slices.Equal(got, []int64{2, 3}) {
+		t.Errorf("fences %v, want 2 and 3", got)
+	}
+	if c := r.p.hands.clock(); len(c.sources) != 2 || c.watermark != 1000 {
+		t.Errorf("clock %+v, want two sources at 1000", c)
+	}
+	r.loop(0, nil, announcement{partition: 1, watermark: 5000}.header())
+	if got := r.p.hands.watermark; got != 1500 {
+		t.Errorf("watermark %d, want that of the input, 1500", got)
+	}
+}
+
+// A single partition, and one whose group does not re-key, waits for no other and tells none.
+func TestPartitionWithoutOthers(t *testing.T) {
+	t.Parallel()
+	for count, off := range map[int32]bool{1: false, 2: true} {
+		r := newRig(t)
+		r.count, r.config.RekeyOff = count, off
+		r.begin(fresh())
+		r.deliver(0, keyOf(0, count)+" 1000")
+		if got := r.p.hands.watermark; got != 999 {
+			t.Errorf("%d partitions: watermark %d, want 999", count, got)
+		}
+		if c := r.cut(); len(c.spools.loop) != 0 {
+			t.Errorf("%d partitions: something is told to %d others", count, len(c.spools.loop))
+		}
+	}
+}
+
+// A watermark that moved without records is committed once a second.
+func TestOverdueWatermark(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000")
+	r.checkpoint()
+	if r.p.overdue(r.after(time.Hour)) {
+		t.Error("a committed watermark is overdue")
+	}
+	r.p.hands.watermark = 2000
+	if r.p.overdue(r.after(time.Second - 1)) {
+		t.Error("overdue within a second")
+	}
+	if !r.p.overdue(r.after(time.Second)) {
+		t.Error("not overdue after a second")
+	}
+}
+
+// An event is from the future by its distance from its arrival: the record's time stamp, unless that lies ahead of the clock itself.
+func TestSkew(t *testing.T) {
+	t.Parallel()
+	const now, day = int64(1e12), int64(86_400_000)
+	for _, c := range []struct {
+		name         string
+		limit        time.Duration
+		event, stamp int64
+		skewed       bool
+	}{
+		{"at the limit", 24 * time.Hour, now + day, now, false},
+		{"beyond it", 24 * time.Hour, now + day + 1, now, true},
+		{"of its arrival, not of now", 24 * time.Hour, now - day + day + 1, now - day, true},
+		{"whose stamp lies ahead", 24 * time.Hour, now + day + 1, now + 2*day, true},
+		{"without a stamp", 24 * time.Hour, now + day, 0, false},
+		{"without a stamp, beyond", 24 * time.Hour, now + day + 1, 0, true},
+		{"no limit", -1, now + 1000*day, now, false},
+		{"limit of 0, on time", time.Duration(0), now, now, false},
+	} {
+		r := newRig(t)
+		r.begin(fresh())
+		r.config.MaxFutureSkew = c.limit
+		r.p.hands.now = now
+		detail, skewed := r.p.skewed(c.event, time.UnixMilli(c.stamp))
+		if skewed != c.skewed || skewed != strings.Contains(detail, "--max-future-skew") {
+			t.Errorf("%s: skewed %v (%s)", c.name, skewed, detail)
+		}
+	}
+}

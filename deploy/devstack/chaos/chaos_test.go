@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -107,5 +108,36 @@ func replay(t *testing.T, seed uint64, text string) {
 			t.Fatal(report.String())
 		}
 		t.Log(report.String())
+	}
+}
+
+// Faults that come seldom by the seed come all here: retention behind the group, an end of the table that nobody can read, a storm of
+// rebalances, each followed by restarts with nothing; with copies of all tables and without.
+func TestSeldomFaults(t *testing.T) {
+	t.Parallel()
+	for _, standby := range []bool{false, true} {
+		t.Run(fmt.Sprintf("standby %v", standby), func(t *testing.T) {
+			t.Parallel()
+			w := NewWorkload(firstWider+1, 12)
+			w.Mode, w.Partitions, w.Replicas, w.DataDir, w.Standby, w.RekeyOff, w.Keys, w.PerStep = Ordered, 3, 2, false, standby, false, 20, 60
+			w.reshape()
+			schedule, err := ParseSchedule(`
+				1 retention slot=-1; 2 table-tail slot=-1; 3 table-tail slot=-1 partition=1; 3 table-tail slot=-1 partition=2; 3 restart-all
+				5 rebalance-storm slot=-1 hold=1s; 6 retention slot=-1; 6 kill; 7 retention slot=-1; 8 table-tail slot=-1 partition=1
+				9 kill slot=1; 10 rebalance-storm slot=-1 hold=500ms; 10 stop; 11 retention slot=-1; 11 restart-all`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := &Bench{Log: logger(t), Now: time.Now, Dump: dump(t)}
+			t.Cleanup(b.Wait)
+			report, err := b.Run(t.Context(), Round{w, schedule})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d records were deleted behind the group\n%s", report.Retained, &report)
+			if report.Failed() || report.Retained == 0 {
+				t.Fail()
+			}
+		})
 	}
 }

@@ -187,7 +187,9 @@ func TestRowThatRecedes(t *testing.T) {
 func TestScheduleIsReadAsWritten(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
-		for _, r := range []Round{NewRound(seed+firstClocked, 20), NewProcessRound(seed, 20), NewClusterRound(seed, 20)} {
+		for _, r := range []Round{
+			NewRound(seed+firstClocked, 20), NewRound(seed+firstWider, 20), NewProcessRound(seed, 20), NewClockedRound(seed+firstWider, 20), NewClusterRound(seed, 20),
+		} {
 			back, err := ParseSchedule(r.Schedule.String())
 			if err != nil || back.String() != r.Schedule.String() {
 				t.Fatalf("%v:\n%s\nis read as\n%s", err, r.Schedule, back)
@@ -223,14 +225,14 @@ func TestSteppedClock(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for _, by := range []time.Duration{0, time.Second, 11 * time.Hour, -11*time.Hour - time.Second} {
-		later := stepped(now, by)
+		later := Stepped(now, by)
 		if got := later.UnixNano() - now.UnixNano(); got != int64(by) {
 			t.Errorf("step by %v: the wall clock moved by %v", by, time.Duration(got))
 		}
 		if got := later.Sub(now); got != 0 {
 			t.Errorf("step by %v: %v have passed", by, got)
 		}
-		if back := stepped(later, -by); back != now {
+		if back := Stepped(later, -by); back != now {
 			t.Errorf("step by %v and back: %v is %v", by, now, back)
 		}
 	}

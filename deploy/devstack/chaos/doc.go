@@ -21,6 +21,18 @@
 //   - X4 In a tight round lateness may depend on timing; each event must still have exactly one fate.
 //   - X5 Every fault is healed before the flush; what is wrong after that stays wrong.
 //
+// # Stores
+//
+// The product has no state on disk: a replica that starts, after a stop, a kill or a failed run, has nothing and reads its tables from
+// their changelogs. What it keeps it keeps in memory: its partitions' tables over rebalances (a store that is kept), and with hot
+// standbys copies of all others'. A restart with a store on disk is therefore no fault here; both of these are.
+//
+// # Clocks
+//
+// In this process a replica's clock is a function that the harness can set wrong. A program's is laid over its source when the tests
+// build it (process_test.go, testdata/clock.go.txt): the program that is shipped has none of it, and `klgstream bench chaos --processes`,
+// which strikes with the shipped one, steps no clocks.
+//
 // # Map
 //
 //	workload.go  what is published         truth.go    what must come out        check.go    what is wrong with what came out

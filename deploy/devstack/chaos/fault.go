@@ -66,6 +66,12 @@ const (
 	// KillSink, StopSink and PauseSink strike a sink as Kill, Stop and Pause strike a replica; FullDisk takes the room for its
 	// store away from it, and gives it back.
 	KillSink, StopSink, PauseSink, FullDisk = "kill-sink", "stop-sink", "pause-sink", "full-disk"
+	// Storm makes the group rebalance again and again for a while.
+	Storm = "rebalance-storm"
+	// Retain deletes what the group has counted from the input and the loop, as retention does.
+	Retain = "retention"
+	// Tail leaves an end of the group table that no consumer gets to see: what was written there is taken back.
+	Tail = "table-tail"
 	// StepClock sets a replica's clock forward or back by Hold, which may be negative.
 	StepClock = "step-clock"
 )
@@ -214,21 +220,41 @@ func topicOf(r *rand.Rand, w *Workload, key kmsg.Key) string {
 // firstClocked is the first seed whose schedules step clocks: what the seeds below it found once must be found again.
 const firstClocked = 10_000
 
+// firstWider is the first seed whose rounds have faults and settings that were added later still.
+const firstWider = 100_000
+
 // NewSchedule draws so many faults for an embedded broker.
 func NewSchedule(w *Workload, seed uint64, faults int) Schedule {
-	r, clocks := rand.New(rand.NewPCG(seed, 3)), rand.New(rand.NewPCG(seed, 5))
+	r, clocks, wider := rand.New(rand.NewPCG(seed, 3)), rand.New(rand.NewPCG(seed, 5)), rand.New(rand.NewPCG(seed, 6))
 	out := make(Schedule, 0, faults)
 	for range faults {
 		f := draw(r, w)
 		f.Step = r.IntN(w.Steps)
 		if seed >= firstClocked && clocks.IntN(20) == 0 {
-			f = Fault{Step: f.Step, Kind: StepClock, Slot: f.Slot, Hold: time.Duration(clocks.IntN(24*60)-12*60) * time.Minute}
-			f.Slot = max(0, min(f.Slot, w.Replicas-1))
+			f = stepClock(clocks, f.Step, max(0, min(f.Slot, w.Replicas-1)))
+		} else if seed >= firstWider && wider.IntN(10) == 0 {
+			f = drawWider(wider, w, f.Step)
 		}
 		out = append(out, f)
 	}
 	slices.SortStableFunc(out, func(a, b Fault) int { return a.Step - b.Step })
 	return out
+}
+
+// stepClock is by up to twelve hours, forward or back.
+func stepClock(r *rand.Rand, step, slot int) Fault {
+	return Fault{Step: step, Kind: StepClock, Slot: slot, Hold: time.Duration(r.IntN(24*60)-12*60) * time.Minute}
+}
+
+// drawWider is one of the faults that were added later.
+func drawWider(r *rand.Rand, w *Workload, step int) Fault {
+	switch r.IntN(3) {
+	case 0:
+		return Fault{Step: step, Kind: Storm, Slot: -1, Hold: time.Duration(300+r.IntN(1500)) * time.Millisecond}
+	case 1:
+		return Fault{Step: step, Kind: Tail, Slot: -1, Partition: r.Int32N(w.Partitions)}
+	}
+	return Fault{Step: step, Kind: Retain, Slot: -1}
 }
 
 // draw is one fault.

@@ -1,12 +1,15 @@
 package chaos
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -48,6 +51,8 @@ func (i *injector) inject(f Fault) error {
 		return i.rearrange(f)
 	case RestartBroker:
 		return i.broker.restart()
+	case Tail:
+		return i.hideTail(f.Partition)
 	default:
 		return i.strike(f)
 	}
@@ -105,6 +110,9 @@ func (i *injector) strike(f Fault) error {
 		r := w.add(&rule{client: i.crew.client(f.Slot), keys: []int16{int16(kmsg.Produce)}, side: before, left: -1, hold: time.Hour})
 		i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS")})
 		i.pending.after(f.Hold, func() { w.lift(r) })
+	case Storm:
+		storm := i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS"), Count: -1})
+		i.pending.after(f.Hold, storm.Remove)
 	case StepClock:
 		i.crew.step(f.Slot, f.Hold)
 	case Join:
@@ -121,6 +129,37 @@ func (i *injector) strike(f Fault) error {
 		return fmt.Errorf("inject %q: unknown kind", f.Kind)
 	}
 	return nil
+}
+
+// hideTail writes to the group table in a transaction that is aborted: behind the last record there is an end that nobody gets to see.
+func (i *injector) hideTail(partition int32) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var last error
+	err := await(ctx, 50*time.Millisecond, func() (bool, error) {
+		last = i.abort(ctx, &kgo.Record{Topic: i.group + "-table", Partition: partition, Key: []byte("stranger"), Value: []byte("taken back")})
+		return last == nil, nil // the faults strike here too: it is tried again
+	})
+	if err != nil {
+		return fmt.Errorf("abort a write to the group table: %w", errors.Join(err, last))
+	}
+	return nil
+}
+
+// abort writes a record and takes it back.
+func (i *injector) abort(ctx context.Context, r *kgo.Record) error {
+	cl, err := connecting(i.broker.addrs())("stranger", kgo.TransactionalID("stranger"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		return err
+	}
+	if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+		return err
+	}
+	return cl.EndTransaction(ctx, kgo.TryAbort)
 }
 
 // fill starts a replica in every slot that has none.

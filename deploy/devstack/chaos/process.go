@@ -40,6 +40,9 @@ type Programs struct {
 	// the pages of that file's views as JSON. Default: no sinks.
 	Sink func(m Member, file string) *exec.Cmd
 	Rows func(file string) *exec.Cmd
+	// Clock makes a replica's command tell a time that is wrong by as many nanoseconds as a file says, whenever it changes. Default: no
+	// clock can be stepped.
+	Clock func(cmd *exec.Cmd, file string)
 	// Output takes what the replicas print. Default none.
 	Output io.Writer
 }
@@ -58,7 +61,7 @@ func (m Member) Arguments() []string {
 		args = append(args, "--window="+d)
 	}
 	for flag, set := range map[string]bool{
-		"--emit=close": w.OnClose, "--no-rekey": w.RekeyOff, "--instance-id=" + m.Instance: m.Instance != "",
+		"--emit=close": w.OnClose, "--hot-standby": w.Standby, "--no-rekey": w.RekeyOff, "--instance-id=" + m.Instance: m.Instance != "",
 		fmt.Sprintf("--max-dirty=%d", w.MaxDirty): w.MaxDirty > 0,
 	} {
 		if set {
@@ -80,6 +83,24 @@ func (m Member) SinkArguments(file string) []string {
 
 // NewProcessRound draws a round of faults that strike processes, on one broker.
 func NewProcessRound(seed uint64, faults int) Round { return newProcessRound(seed, faults, 1) }
+
+// NewClockedRound is a draw of the same in which clocks step too, for programs that have a Clock.
+func NewClockedRound(seed uint64, faults int) Round {
+	r := NewProcessRound(seed, faults)
+	if seed < firstWider {
+		return r
+	}
+	wider := rand.New(rand.NewPCG(seed, 6))
+	for i := range r.Schedule {
+		switch f := &r.Schedule[i]; wider.IntN(8) {
+		case 0, 1:
+			*f = stepClock(wider, f.Step, wider.IntN(r.Workload.Replicas))
+		case 2:
+			*f = Fault{Step: f.Step, Kind: Retain, Slot: -1}
+		}
+	}
+	return r
+}
 
 // NewClusterRound is a draw of the same on three brokers, of which one at a time is struck.
 func NewClusterRound(seed uint64, faults int) Round { return newProcessRound(seed, faults, 3) }
@@ -138,6 +159,7 @@ type theatre struct {
 	programs *Programs
 	crew     *troupe
 	sinks    *troupe
+	dir      string // of the files of the stage
 	file     string // the sinks' store, "" without
 	pending  later
 	repairs  later // of brokers
@@ -148,21 +170,25 @@ type theatre struct {
 
 // NewStage makes the stage of a round.
 func (p *Programs) NewStage(w Workload) (Stage, error) {
-	t := &theatre{programs: p}
+	dir, err := os.MkdirTemp("", "klg-chaos-stage-")
+	if err != nil {
+		return nil, err
+	}
+	t := &theatre{programs: p, dir: dir}
 	t.crew = newTroupe(w.Replicas, p.Output, func(slot, nth int) (string, *exec.Cmd) {
 		m := Member{Brokers: p.Brokers.Addrs(), ClientID: fmt.Sprintf("%s%d.%d", clientPrefix, slot, nth), Workload: w}
 		if w.Static {
 			m.Instance = fmt.Sprintf("slot-%d", slot)
 		}
-		return m.ClientID, p.Processor(m)
+		cmd := p.Processor(m)
+		if p.Clock != nil {
+			p.Clock(cmd, t.clock(slot))
+		}
+		return m.ClientID, cmd
 	})
 	if p.Sink == nil {
 		w.Sinks = 0
 	} else {
-		dir, err := os.MkdirTemp("", "klg-chaos-store-")
-		if err != nil {
-			return nil, err
-		}
 		t.file = filepath.Join(dir, "store.db")
 	}
 	t.sinks = newTroupe(w.Sinks, p.Output, func(slot, nth int) (string, *exec.Cmd) {
@@ -199,12 +225,29 @@ func (t *theatre) Inject(f Fault) error {
 		t.repairs.after(f.Hold, func() { t.back(b.Resume(int(f.Node))) })
 	case FullDisk:
 		return t.fill(f)
+	case StepClock:
+		return t.step(f.Slot, f.Hold)
 	case KillSink, StopSink, PauseSink:
 		return t.strike(t.sinks, strings.TrimSuffix(f.Kind, "-sink"), f)
 	default:
 		return t.strike(t.crew, f.Kind, f)
 	}
 	return nil
+}
+
+// clock is the file that tells by how much the clock of a slot's machine is wrong.
+func (t *theatre) clock(slot int) string { return filepath.Join(t.dir, fmt.Sprintf("clock-%d", slot)) }
+
+// step makes a slot's clock wrong, or right again; whoever reads meanwhile sees the one or the other.
+func (t *theatre) step(slot int, by time.Duration) error {
+	if t.programs.Clock == nil {
+		return errors.New("the clocks of these processes cannot be stepped")
+	}
+	next := t.clock(slot) + "-next"
+	if err := os.WriteFile(next, strconv.AppendInt(nil, int64(by), 10), 0o600); err != nil {
+		return fmt.Errorf("step the clock of replica %d: %w", slot, err)
+	}
+	return os.Rename(next, t.clock(slot))
 }
 
 // strike hits one process of a troupe.
@@ -260,6 +303,9 @@ func (t *theatre) Heal() error {
 	t.mu.Lock()
 	err := t.lost
 	t.mu.Unlock()
+	for slot := 0; t.programs.Clock != nil && slot < t.crew.size; slot++ {
+		err = errors.Join(err, t.step(slot, 0))
+	}
 	return errors.Join(err, t.Start())
 }
 
@@ -295,9 +341,7 @@ func (t *theatre) Close() {
 	t.repairs.now()
 	t.pending.now()
 	t.Finish()
-	if t.file != "" {
-		_ = os.RemoveAll(filepath.Dir(t.file)) // only its own temporary files
-	}
+	_ = os.RemoveAll(t.dir) // only its own temporary files
 }
 
 // troupe is processes of one sort.

@@ -1,12 +1,15 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -32,15 +35,71 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// program builds klgstream.
+// clockFile is the environment variable that names the file of a program's clock.
+const clockFile = "KLGSTREAM_CHAOS_CLOCK"
+
+// program builds klgstream as it is, but for the time: where main hands it the clock, another one is laid over the source, which the
+// harness can step. No other build has it.
 func program(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "klgstream")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "klgstream.dev/cmd/klgstream")
+	dir, over := t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "klgstream")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay="+overlay(t, over), "-o", path, "klgstream.dev/cmd/klgstream")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build klgstream: %v\n%s", err, out)
 	}
 	return path
+}
+
+// overlay is the file that lays the clock over the program's source.
+func overlay(t *testing.T, dir string) string {
+	t.Helper()
+	source, err := filepath.Abs(filepath.Join("..", "..", "..", "cmd", "klgstream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(source, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock, err := filepath.Abs(filepath.Join("testdata", "clock.go.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const right, wrong = "now: time.Now}", "now: wrongClock}"
+	if bytes.Count(text, []byte(right)) != 1 {
+		t.Fatalf("%s does not hand the clock over as %q, once", source, right)
+	}
+	changed := filepath.Join(dir, "main.go")
+	plan, err := json.Marshal(map[string]map[string]string{"Replace": {
+		filepath.Join(source, "main.go"): changed, filepath.Join(source, "clock_chaos.go"): clock,
+	}})
+	file := filepath.Join(dir, "overlay.json")
+	if err := errors.Join(err, os.WriteFile(changed, bytes.Replace(text, []byte(right), []byte(wrong), 1), 0o600), os.WriteFile(file, plan, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// A program tells the time of its clock file, and steps when that does: what doctor finds of it.
+func TestProgramsClockSteps(t *testing.T) {
+	path, b, dir := program(t), embeddedProcess(t), t.TempDir()
+	file := filepath.Join(dir, "clock")
+	for _, by := range []time.Duration{-6 * time.Hour, 0, 3 * time.Hour} {
+		if err := os.WriteFile(file, strconv.AppendInt(nil, int64(by), 10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), path, "doctor", "--brokers="+b.Addrs()[0], "--store-url=sqlite:"+filepath.Join(dir, "store.db"))
+		cmd.Env = append(os.Environ(), clockFile+"="+file)
+		out, _ := cmd.CombinedOutput() // it finds more that is wrong: there are no topics
+		says := regexp.MustCompile(`differs from the broker's by (\S+)`).FindSubmatch(out)
+		if says == nil {
+			t.Fatalf("doctor says nothing of the clock: %s", out)
+		}
+		if skew, err := time.ParseDuration(string(says[1])); err != nil || (skew-by.Abs()).Abs() > time.Hour {
+			t.Errorf("stepped by %v doctor says %s", by, says[0])
+		}
+	}
 }
 
 // embeddedProcess is an embedded broker in a process of its own.
@@ -70,6 +129,7 @@ func programs(t *testing.T, b Broker) *Programs {
 	p := &Programs{
 		Brokers:   b,
 		Processor: func(m Member) *exec.Cmd { return exec.Command(path, m.Arguments()...) },
+		Clock:     func(cmd *exec.Cmd, file string) { cmd.Env = append(os.Environ(), clockFile+"="+file) },
 		Sink:      func(m Member, file string) *exec.Cmd { return exec.Command(path, m.SinkArguments(file)...) },
 		Rows:      func(file string) *exec.Cmd { return exec.Command(path, "bench", "chaos-store", "--file="+file) },
 	}
@@ -107,12 +167,12 @@ func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, per
 
 // TestProcesses strikes real processes on an embedded broker that is a process of its own.
 func TestProcesses(t *testing.T) {
-	processes(t, embeddedProcess(t), NewProcessRound, 6, 8)
+	processes(t, embeddedProcess(t), NewClockedRound, 6, 8)
 }
 
 // TestProcessesOnRealKafka strikes them on Apache Kafka.
 func TestProcessesOnRealKafka(t *testing.T) {
-	processes(t, kafkatest.Start(t, kafkatest.Options{Properties: impatient}), NewProcessRound, 6, 8)
+	processes(t, kafkatest.Start(t, kafkatest.Options{Properties: impatient}), NewClockedRound, 6, 8)
 }
 
 // TestProcessesOnThreeRealKafkas strikes them on a cluster of three, whose partitions have three copies: brokers are killed and

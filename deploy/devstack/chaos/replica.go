@@ -63,7 +63,7 @@ func (m Member) Processor(log *slog.Logger, now func() time.Time) (*engine.Proce
 		Brokers: m.Brokers, Kafka: kafka, InstanceID: m.Instance,
 		CommitInterval: w.Commit, MaxDirty: w.MaxDirty, ShareKeys: w.Share, DecodedKeys: w.Decoded, FrameRecords: w.Frame, MaxBatch: w.Batch,
 		Bound: w.Bound, IdleTimeout: noIdling, Idle: engine.IdleHold, MaxFutureSkew: cmp.Or(w.Skew, -1), MaxKeys: w.MaxKeys, RekeyOff: w.RekeyOff,
-		SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
+		HotStandby: w.Standby, SessionTimeout: w.session(), WriteTimeout: writeTimeout, Backoff: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
 		Now: now, Logger: log,
 	}
 	if w.IdleClock {
@@ -170,13 +170,13 @@ func (t *team) clock(slot int) func() time.Time {
 		t.clocks[slot] = &atomic.Int64{}
 	}
 	wrong := t.clocks[slot]
-	return func() time.Time { return stepped(t.now(), time.Duration(wrong.Load())) }
+	return func() time.Time { return Stepped(t.now(), time.Duration(wrong.Load())) }
 }
 
-// stepped is what a machine tells whose clock was set forward or back, in whole seconds: the wall clock is wrong, while what measures
+// Stepped is what a machine tells whose clock was set forward or back, in whole seconds: the wall clock is wrong, while what measures
 // distances of time goes on as it did. No method of [time.Time] moves the one without the other, so it is done to its fields: the
 // first has a bit for a monotonic reading, 33 bits of seconds and 30 of nanoseconds.
-func stepped(t time.Time, by time.Duration) time.Time {
+func Stepped(t time.Time, by time.Duration) time.Time {
 	const monotonic = 1 << 63
 	if wall := (*uint64)(unsafe.Pointer(&t)); *wall&monotonic != 0 { //nolint:gosec // see above; TestSteppedClock holds it
 		*wall += uint64(int64(by/time.Second)) << 30

@@ -34,7 +34,8 @@ type Report struct {
 	Windows    int // true windows
 	Records    int // of the output topic
 	Late, Dead int
-	Overtaken  int // results of former owners that arrived behind better ones, and are the last of their keys on the topic
+	Retained   int64 // records of input and loop deleted behind the group
+	Overtaken  int   // results of former owners that arrived behind better ones, and are the last of their keys on the topic
 	Violations []Violation
 	Took       time.Duration
 }
@@ -272,7 +273,7 @@ func (p *play) steps(ctx context.Context) error {
 		}
 		for len(schedule) > 0 && schedule[0].Step <= step {
 			p.bench.Log.Info("fault", "fault", schedule[0].String())
-			if err := p.stage.Inject(schedule[0]); err != nil {
+			if err := p.inject(ctx, schedule[0]); err != nil {
 				return fmt.Errorf("inject %q: %w", schedule[0], err)
 			}
 			p.report.Struck++
@@ -280,6 +281,33 @@ func (p *play) steps(ctx context.Context) error {
 		}
 		p.breathe(ctx)
 		p.glance(ctx)
+	}
+	return nil
+}
+
+// inject lets a fault strike.
+func (p *play) inject(ctx context.Context, f Fault) error {
+	if f.Kind != Retain {
+		return p.stage.Inject(f)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
+	defer cancel()
+	w := &p.round.Workload
+	var last error
+	err := await(ctx, 50*time.Millisecond, func() (bool, error) {
+		var ends map[int32]int64
+		if ends, last = p.reader.ends(ctx, w.input()); last == nil {
+			last = p.tails[w.input()].to(ctx, ends) // the truth is of the whole log (X1)
+		}
+		if last == nil {
+			var n int64
+			n, last = p.reader.retain(ctx, w)
+			p.report.Retained += n
+		}
+		return last == nil, nil // the faults strike here too: it is tried again
+	})
+	if err != nil {
+		return errors.Join(err, last)
 	}
 	return nil
 }

@@ -78,10 +78,12 @@ type embedded struct {
 }
 
 // fault lets the brokers answer with an error until healFaults.
-func (e *embedded) fault(f kfake.Fault) {
+func (e *embedded) fault(f kfake.Fault) *kfake.FaultHandle {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.faults = append(e.faults, e.cluster.Fault(f))
+	h := e.cluster.Fault(f)
+	e.faults = append(e.faults, h)
+	return h
 }
 
 func (e *embedded) healFaults() {
@@ -299,6 +301,39 @@ func (r *reader) progress(ctx context.Context, w *Workload) (committed int64, al
 		}
 	}
 	return committed, all, nil
+}
+
+// retain deletes what the group has committed from its input and its loop, and returns how many records that were.
+func (r *reader) retain(ctx context.Context, w *Workload) (deleted int64, err error) {
+	offsets, err := r.admin.FetchOffsets(ctx, w.group())
+	if err != nil {
+		return 0, fmt.Errorf("fetch offsets of %s: %w", w.group(), err)
+	}
+	var upTo kadm.Offsets
+	for _, topic := range []string{w.input(), w.loop()} {
+		starts, err := r.admin.ListStartOffsets(ctx, topic)
+		if err == nil {
+			err = starts.Error()
+		}
+		if err != nil {
+			return 0, fmt.Errorf("find start of %s: %w", topic, err)
+		}
+		for p := range w.Partitions {
+			start, there := starts.Lookup(topic, p)
+			if o, ok := offsets.Lookup(topic, p); ok && there && o.At > start.Offset {
+				upTo.AddOffset(topic, p, o.At, -1)
+				deleted += o.At - start.Offset
+			}
+		}
+	}
+	if deleted == 0 {
+		return 0, nil
+	}
+	done, err := r.admin.DeleteRecords(ctx, upTo)
+	if err == nil {
+		err = done.Error()
+	}
+	return deleted, err
 }
 
 // await asks again and again until the condition holds or the context ends.

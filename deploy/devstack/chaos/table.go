@@ -19,6 +19,8 @@ var words = map[string]string{
 	Revoke: "rebalance while a write is held", RestartAll: "all replicas killed at once, table compacted, started with nothing",
 	KillSink: "sink killed (SIGKILL) and replaced", StopSink: "sink stopped in order (SIGTERM) and replaced",
 	PauseSink: "sink paused (SIGSTOP)", FullDisk: "no room for the sink's store for a while (RLIMIT_FSIZE)",
+	Storm: "rebalances, one after the other, for a while", Retain: "input and loop deleted as far as they are counted (retention)",
+	Tail:      "the end of the group table hidden from its readers (an aborted write)",
 	StepClock: "a replica's clock steps, by up to 12 h, forward or back",
 }
 

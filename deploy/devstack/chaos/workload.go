@@ -59,6 +59,8 @@ type Workload struct {
 	// MaxKeys is the most keys a partition keeps, and Skew how far ahead of its arrival an event may lie. Default any.
 	MaxKeys int
 	Skew    time.Duration
+	// Standby keeps a copy of every table in every replica. Default false.
+	Standby bool
 	// Sinks is how many sinks load the results into a store, on a stage that has some. Default none.
 	Sinks int
 	// Session is the members' session timeout. Default 1 s.
@@ -96,6 +98,7 @@ func NewWorkload(seed uint64, steps int) Workload {
 	w.RekeyOff = r.IntN(6) == 0
 	w.DataDir = w.Brokers == 1 && r.IntN(3) == 0
 	w.Share, w.Decoded = pick(r, 0, 1, 4), pick(r, 0, 1, 10)
+	w.Standby = seed >= firstWider && rand.New(rand.NewPCG(seed, 7)).IntN(3) == 0
 	return w
 }
 
@@ -116,8 +119,8 @@ func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choic
 
 // String says what matters of a workload on one line.
 func (w Workload) String() string {
-	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v), %d sinks, %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d share=%d decoded=%d frame=%d batch=%d, %d steps of %d",
-		w.Mode, w.Partitions, w.Brokers, w.Replicas, w.Static, w.Sinks, w.Keys, w.HotPercent, w.KeyPercent, w.BadPercent, w.Windows, w.OnClose,
+	return fmt.Sprintf("%s, %d partitions, %d brokers, %d replicas (static %v, standby %v), %d sinks, %d keys (hot %d%%), keyed %d%%, bad %d%%, %v on-close=%v lateness=%v bound=%v disorder=%v rekey-off=%v idle-clock=%v data-dir=%v commit=%v dirty=%d share=%d decoded=%d frame=%d batch=%d, %d steps of %d",
+		w.Mode, w.Partitions, w.Brokers, w.Replicas, w.Static, w.Standby, w.Sinks, w.Keys, w.HotPercent, w.KeyPercent, w.BadPercent, w.Windows, w.OnClose,
 		w.Lateness, w.Bound, w.Disorder, w.RekeyOff, w.IdleClock, w.DataDir, w.Commit, w.MaxDirty, w.Share, w.Decoded, w.Frame, w.Batch, w.Steps, w.PerStep)
 }
 

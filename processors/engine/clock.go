@@ -130,8 +130,23 @@ func (p *partition[E, S]) fire(e *entry[S], due int64) {
 	if p.expiry(e) <= p.hands.watermark && p.forget(e) {
 		return
 	}
+	if p.later(e) {
+		return
+	}
 	e.fires = true
 	p.soil(e)
+}
+
+// later puts a key off that has nothing to emit yet: events have moved what was due, as they extend sessions.
+func (p *partition[E, S]) later(e *entry[S]) bool {
+	if e.live == nil {
+		return false // its alarm is that of its record
+	}
+	later := p.topology.Due(&e.live.state) > p.hands.watermark
+	if later && !e.fires {
+		p.schedule(e)
+	}
+	return later
 }
 
 // advance lets a key emit what the watermark has closed.

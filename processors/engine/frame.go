@@ -15,51 +15,47 @@ type frame struct {
 	end     int64 // offset after the partition's last record known when the frame was packed
 }
 
-// frames lends frames to goka. goka passes a message's value as bytes to the topic's codec, so a frame travels as the
-// number of its slot.
+// frames lends frames to goka. goka passes a message's value as bytes to the topic's codec, or to the table's store, so a frame
+// travels as a number.
 type frames struct {
-	mu    sync.Mutex
-	slots []*frame
-	free  []uint32
-	pool  sync.Pool
+	mu   sync.Mutex
+	last uint64
+	lent map[uint64]*frame
+	pool sync.Pool
 }
 
 // put stores a frame and returns the bytes that stand for it.
 func (f *frames) put(fr *frame) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var slot uint32
-	if n := len(f.free); n > 0 {
-		slot, f.free = f.free[n-1], f.free[:n-1]
-		f.slots[slot] = fr
-	} else {
-		slot = uint32(len(f.slots))
-		f.slots = append(f.slots, fr)
+	if f.lent == nil {
+		f.lent = make(map[uint64]*frame)
 	}
-	return binary.BigEndian.AppendUint32(nil, slot)
+	f.last++
+	f.lent[f.last] = fr
+	return binary.BigEndian.AppendUint64(nil, f.last)
 }
 
 // take returns the frame its bytes stand for, once.
 func (f *frames) take(token []byte) (*frame, error) {
-	if len(token) != 4 {
-		return nil, fmt.Errorf("take frame: token of %d bytes, not 4: a message by-passed the consumer group wrapper", len(token))
+	if len(token) != 8 {
+		return nil, fmt.Errorf("take frame: token of %d bytes, not 8: a message by-passed the consumer wrapper", len(token))
 	}
-	slot := binary.BigEndian.Uint32(token)
+	n := binary.BigEndian.Uint64(token)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if int(slot) >= len(f.slots) || f.slots[slot] == nil {
-		return nil, fmt.Errorf("take frame: slot %d is empty", slot)
+	fr := f.lent[n]
+	if fr == nil {
+		return nil, fmt.Errorf("take frame: number %d is not lent", n)
 	}
-	fr := f.slots[slot]
-	f.slots[slot] = nil
-	f.free = append(f.free, slot)
+	delete(f.lent, n)
 	return fr, nil
 }
 
 // drop forgets all frames that are lent: goka dropped them when its partitions stopped.
 func (f *frames) drop() {
 	f.mu.Lock()
-	f.slots, f.free = nil, nil
+	clear(f.lent)
 	f.mu.Unlock()
 }
 
@@ -113,20 +109,31 @@ func (c *framedClaim) pack(f *frames, limit int, done <-chan struct{}) {
 	defer close(c.out)
 	in := c.ConsumerGroupClaim.Messages()
 	for first := range in {
-		fr := f.fresh()
-		fr.records = append(fr.records, first)
-		fr.fill(in, limit)
+		fr := f.pack(first, in, limit)
 		fr.end = c.HighWaterMarkOffset()
-		m := &sarama.ConsumerMessage{
-			Topic: first.Topic, Partition: first.Partition, Offset: fr.records[len(fr.records)-1].Offset,
-			Timestamp: first.Timestamp, Value: f.put(fr),
-		}
+		m := f.message(fr)
 		select {
 		case c.out <- m:
 		case <-done:
 			_, _ = f.take(m.Value)
 			return
 		}
+	}
+}
+
+// pack is a frame of a record and what is there already behind it.
+func (f *frames) pack(first *sarama.ConsumerMessage, in <-chan *sarama.ConsumerMessage, limit int) *frame {
+	fr := f.fresh()
+	fr.records = append(fr.records, first)
+	fr.fill(in, limit)
+	return fr
+}
+
+// message is a frame as goka is to see it: a record at the offset of its last.
+func (f *frames) message(fr *frame) *sarama.ConsumerMessage {
+	last := fr.records[len(fr.records)-1]
+	return &sarama.ConsumerMessage{
+		Topic: last.Topic, Partition: last.Partition, Offset: last.Offset, Timestamp: fr.records[0].Timestamp, Value: f.put(fr),
 	}
 }
 

@@ -514,7 +514,7 @@ func (w *world) commit(group, topic string, partition int32, offset int64, metad
 	}
 }
 
-// goka.md row 5: where compaction or retention took the last records of the changelog, goka waits for them for ever.
+// Where compaction or retention took the last records of the changelog, goka waits for them for ever.
 func TestRecoveryWithoutTheChangelogsTail(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)

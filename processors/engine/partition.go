@@ -204,7 +204,7 @@ func (p *partition[E, S]) restore(e *entry[S], env *codecs.Envelope) {
 	if e.open = env.Due != codecs.NoDue; e.open {
 		e.seen = env.Due // a window is open until then
 	}
-	p.timers.Schedule(e, &e.alarm, min(env.Due, p.expiry(e)))
+	p.timers.Move(e, &e.alarm, min(env.Due, p.expiry(e)))
 }
 
 func (p *partition[E, S]) schedule(e *entry[S]) {
@@ -275,22 +275,31 @@ func (p *partition[E, S]) process(fr *frame, loop bool) error {
 // groupRecords are approached together.
 const groupRecords = 16
 
-// approach looks up the keys of the next records, as far as the records' own keys tell, and reads what folding them will: memory
-// that is in no cache is then waited for once for all, not for each in turn.
-func (p *partition[E, S]) approach(group []*sarama.ConsumerMessage) {
+// find looks up the keys of records, as far as the records' own keys tell, and reads their entries: memory that is in no cache
+// is then waited for once for all, not for each in turn.
+func (p *partition[E, S]) find(group []*sarama.ConsumerMessage) {
 	for i, m := range group {
 		p.near[i] = nil
 		if len(m.Key) > 0 {
 			p.near[i] = p.entries[string(m.Key)]
 		}
 	}
+	for _, e := range p.near[:len(group)] {
+		switch {
+		case e == nil:
+		case e.live != nil:
+			p.warmth += e.live.purged + int64(len(e.live.fences))
+		case len(e.raw) > 0:
+			p.warmth += int64(e.raw[0])
+		}
+	}
+}
+
+// approach finds the entries of records that are about to be folded, and reads their states.
+func (p *partition[E, S]) approach(group []*sarama.ConsumerMessage) {
+	p.find(group)
 	if p.warm == nil {
 		return
-	}
-	for _, e := range p.near[:len(group)] {
-		if e != nil && e.live != nil {
-			p.warmth += e.live.purged + int64(len(e.live.fences))
-		}
 	}
 	for _, e := range p.near[:len(group)] {
 		if e != nil && e.live != nil {
@@ -496,7 +505,7 @@ func (p *partition[E, S]) pack(e *entry[S], record []byte) {
 	e.raw, e.live = append(make([]byte, 0, len(record)), record...), nil
 	p.packed += len(e.raw)
 	p.lives--
-	p.timers.Schedule(e, &e.alarm, min(due, p.expiry(e)))
+	p.timers.Move(e, &e.alarm, min(due, p.expiry(e)))
 }
 
 // shelve keeps the memory of a decoded entry for the next, and unshelve takes it.

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,10 +16,16 @@ import (
 type tableConsumer struct {
 	sarama.Consumer
 	client sarama.Client
+	frames *frames // records are handed out in frames of up to limit; nil: one by one
+	limit  int
 }
 
-// TableConsumer makes such a consumer, for goka's processors and views.
+// TableConsumer makes such a consumer, for goka's views.
 func TableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) {
+	return newTableConsumer(brokers, c, nil, 1)
+}
+
+func newTableConsumer(brokers []string, c *sarama.Config, f *frames, limit int) (sarama.Consumer, error) {
 	client, err := sarama.NewClient(brokers, c)
 	if err != nil {
 		return nil, err
@@ -28,7 +35,7 @@ func TableConsumer(brokers []string, c *sarama.Config) (sarama.Consumer, error) 
 		_ = client.Close()
 		return nil, err
 	}
-	return tableConsumer{consumer, client}, nil
+	return tableConsumer{consumer, client, f, limit}, nil
 }
 
 func (c tableConsumer) Close() error { return errors.Join(c.Consumer.Close(), c.client.Close()) }
@@ -45,7 +52,7 @@ func (c tableConsumer) ConsumePartition(topic string, partition int32, offset in
 	}
 	t := &tableReader{
 		PartitionConsumer: pc, client: c.client, topic: topic, partition: partition, next: offset, end: end,
-		out: make(chan *sarama.ConsumerMessage, 256), closed: make(chan struct{}),
+		frames: c.frames, limit: c.limit, out: make(chan *sarama.ConsumerMessage, max(1, 256/c.limit)), closed: make(chan struct{}),
 	}
 	go t.pass()
 	return t, nil
@@ -58,6 +65,9 @@ type tableReader struct {
 	topic     string
 	partition int32
 	next, end int64
+	frames    *frames
+	limit     int
+	sent      [][]byte // frames that may not be taken yet
 	out       chan *sarama.ConsumerMessage
 	closed    chan struct{}
 	once      sync.Once
@@ -76,16 +86,16 @@ func (t *tableReader) AsyncClose() {
 }
 
 func (t *tableReader) pass() {
+	defer t.takeBack()
 	defer close(t.out)
 	quiet := time.NewTicker(silence)
 	defer quiet.Stop()
 	for {
 		select {
 		case m, ok := <-t.PartitionConsumer.Messages():
-			if !ok || !t.send(m) {
+			if !ok || !t.hand(m) {
 				return
 			}
-			t.next = m.Offset + 1
 			quiet.Reset(silence)
 		case <-quiet.C:
 			if t.next < t.end && t.nothingLeft() {
@@ -95,6 +105,31 @@ func (t *tableReader) pass() {
 				}
 			}
 		}
+	}
+}
+
+// hand passes a record on, or with it what is there already.
+func (t *tableReader) hand(m *sarama.ConsumerMessage) bool {
+	if t.frames != nil {
+		m = t.frames.message(t.frames.pack(m, t.PartitionConsumer.Messages(), t.limit))
+		t.lend(m.Value)
+	}
+	t.next = m.Offset + 1
+	return t.send(m)
+}
+
+// lend remembers the last frames: those that goka may leave behind are taken back at the end.
+func (t *tableReader) lend(token []byte) {
+	if t.sent = append(t.sent, token); len(t.sent) > cap(t.out)+2 { // on the channel, in goka's hands, and this one
+		t.sent = slices.Delete(t.sent, 0, 1)
+	}
+}
+
+// takeBack waits until goka reads no more and forgets the frames that it left.
+func (t *tableReader) takeBack() {
+	<-t.closed
+	for _, token := range t.sent {
+		_, _ = t.frames.take(token)
 	}
 }
 

@@ -93,11 +93,19 @@ func (r *rig) begin(at position) {
 	m := newMetrics(prometheus.NewRegistry())
 	r.p = newPartition[tick, tally](0, r.count, &r.config, &r.topics, tickTopology{&r.settled}, m.partition(0), func() {})
 	r.p.begin(at)
-	s := store[tick, tally]{r.p, func(error) {}}
+	s := store[tick, tally]{r.p, &frames{}, func(error) {}}
 	for k, v := range r.table {
-		if err := s.Set(k, v); err != nil {
-			r.Fatal(err)
-		}
+		recoverRecord(r, s, k, v)
+	}
+}
+
+// recoverRecord hands a store one changelog record, as recovery does; nil is a tombstone.
+func recoverRecord[E, S any](t testing.TB, s store[E, S], key string, value []byte) {
+	t.Helper()
+	fr := s.frames.fresh()
+	fr.records = append(fr.records, &sarama.ConsumerMessage{Key: []byte(key), Value: value})
+	if err := s.Set("", s.frames.message(fr).Value); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -29,7 +29,8 @@ type run[E, S any] struct {
 	reader  sarama.Client // of changelogs: its fetches wait, and would hold up commits on the same connection
 	outbox  *outbox
 	ledger  *ledger
-	frames  *frames
+	frames  *frames // of input and loop
+	records *frames // of changelogs
 	healthy func()
 
 	cancel context.CancelCauseFunc
@@ -47,7 +48,7 @@ type run[E, S any] struct {
 // newRun connects and checks the topics.
 func newRun[E, S any](owner *Processor, c *Config, job *Job[E, S]) (*run[E, S], error) {
 	r := &run[E, S]{
-		owner: owner, config: c, job: job, kafka: c.sarama(), frames: &frames{}, kicked: make(chan struct{}, 1), stalled: c.Now(),
+		owner: owner, config: c, job: job, kafka: c.sarama(), frames: &frames{}, records: &frames{}, kicked: make(chan struct{}, 1), stalled: c.Now(),
 		log: c.Logger.With("group", job.Group), partitions: make(map[int32]*partition[E, S]),
 	}
 	if err := r.connect(); err != nil {
@@ -195,11 +196,11 @@ func (r *run[E, S]) options() []goka.ProcessorOption {
 			if topic != r.topics.table {
 				return nil, fmt.Errorf("build store: unexpected table %q", topic)
 			}
-			return store[E, S]{r.partition(partition), r.fail}, nil
+			return store[E, S]{r.partition(partition), r.records, r.fail}, nil
 		}),
 		goka.WithConsumerGroupBuilder(r.consumerGroup),
 		goka.WithConsumerSaramaBuilder(func(brokers []string, _ string) (sarama.Consumer, error) {
-			return TableConsumer(brokers, r.kafka)
+			return newTableConsumer(brokers, r.kafka, r.records, r.config.FrameRecords)
 		}),
 		goka.WithTopicManagerBuilder(func(brokers []string) (goka.TopicManager, error) {
 			tm, err := goka.NewTopicManager(brokers, r.kafka, goka.NewTopicManagerConfig())

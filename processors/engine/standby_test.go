@@ -152,7 +152,7 @@ func TestHotStandbyTakesOver(t *testing.T) {
 	}
 }
 
-// goka.md row 9: goka hands out no record before all tables are recovered, hot standbys' among them. A replica that comes with nothing
+// Goka hands out no record before all tables are recovered, hot standbys' among them. A replica that comes with nothing
 // counts its own partition at once, even if the copy of the other one cannot be read.
 func TestNobodyWaitsForAStandby(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"strings"
 
+	"github.com/IBM/sarama"
 	"github.com/lovoo/goka/storage"
 
 	"klgstream.dev/codecs"
@@ -14,8 +16,9 @@ import (
 // store is a partition as goka's table storage: recovery fills it, goka's Get and iterators read it. Writing is the
 // checkpoint's alone.
 type store[E, S any] struct {
-	p    *partition[E, S]
-	fail func(error) // ends the run with what goka's recovery would wrap beyond recognition
+	p      *partition[E, S]
+	frames *frames     // what values stand for
+	fail   func(error) // ends the run with what goka's recovery would wrap beyond recognition
 }
 
 var _ storage.Storage = store[any, any]{}
@@ -26,43 +29,125 @@ func (s store[E, S]) Open() error { return nil }
 // Close keeps the partition; run drops it when it may no longer be true.
 func (s store[E, S]) Close() error { return nil }
 
-// Set takes a changelog record during recovery.
-func (s store[E, S]) Set(key string, value []byte) error {
-	if err := s.take(key, value); err != nil {
-		err = s.p.unreadable(key, err)
+// Set takes a frame of changelog records during recovery.
+func (s store[E, S]) Set(_ string, token []byte) error {
+	fr, err := s.frames.take(token)
+	if err == nil {
+		err = s.p.load(fr)
+		s.frames.recycle(fr)
+	}
+	if err != nil {
 		s.fail(err)
+	}
+	return err
+}
+
+// load takes changelog records.
+func (p *partition[E, S]) load(fr *frame) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.claimed {
+		p.recovered += len(fr.records)
+	}
+	var l lot[S]
+	for left := fr.records; len(left) > 0; {
+		group := left[:min(len(left), groupRecords)]
+		left = left[len(group):]
+		p.find(group)
+		l.prepare(group, p.near[:len(group)])
+		for i, m := range group {
+			if m.Value == nil {
+				p.erase(m.Key)
+			} else if err := p.take(m, p.near[i], &l); err != nil {
+				return p.unreadable(string(m.Key), err)
+			}
+		}
+	}
+	clear(p.near[:])
+	return nil
+}
+
+// take takes a key's record; e is what find has found.
+func (p *partition[E, S]) take(m *sarama.ConsumerMessage, e *entry[S], l *lot[S]) error {
+	env := &p.envelope
+	if err := env.Parse(m.Value); err != nil {
 		return err
+	}
+	if e == nil || e.gone {
+		e = p.entries[string(m.Key)] // an earlier record of the group may have made it
+	}
+	switch {
+	case e == nil:
+		e = l.entry(m)
+		p.entries[e.key] = e
+	case p.older(env, e):
+		return nil
+	case e.live != nil:
+		e.live = nil
+		p.lives--
+	}
+	p.packed += len(m.Value) - len(e.raw)
+	if cap(e.raw) < len(m.Value) {
+		e.raw = make([]byte, 0, len(m.Value))
+	}
+	e.raw = append(e.raw[:0], m.Value...)
+	if p.claimed {
+		p.restore(e, env)
 	}
 	return nil
 }
 
-func (s store[E, S]) take(key string, value []byte) error {
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	env := &s.p.envelope
-	if err := env.Parse(value); err != nil {
-		return err
+// lot is memory for the new keys of a group of changelog records in one piece each of entries, names and records: less to
+// allocate, and less for every garbage collection to follow.
+type lot[S any] struct {
+	entries []entry[S]
+	keys    []byte
+	names   string
+	raw     []byte
+}
+
+// spareRaw is how much a record may grow where it lies.
+const spareRaw = 8
+
+// prepare makes room for the records without an entry.
+func (l *lot[S]) prepare(group []*sarama.ConsumerMessage, near []*entry[S]) {
+	n, size := 0, 0
+	l.keys = l.keys[:0]
+	for i, m := range group {
+		if near[i] == nil && m.Value != nil {
+			l.keys = append(l.keys, m.Key...)
+			n, size = n+1, size+len(m.Value)+spareRaw
+		}
 	}
-	e := s.p.entries[key]
+	l.entries, l.names, l.raw = nil, "", nil
+	if n > 0 {
+		l.entries, l.names, l.raw = make([]entry[S], n), string(l.keys), make([]byte, size)
+	}
+}
+
+// entry takes a new key's from the lot.
+func (l *lot[S]) entry(m *sarama.ConsumerMessage) *entry[S] {
+	n := len(m.Value) + spareRaw
+	if len(l.entries) == 0 || !strings.HasPrefix(l.names, string(m.Key)) || len(l.raw) < n { // a key of the group erased or written twice
+		return &entry[S]{key: string(m.Key)}
+	}
+	e := &l.entries[0]
+	e.key, e.raw = l.names[:len(m.Key)], l.raw[:0:n]
+	l.entries, l.names, l.raw = l.entries[1:], l.names[len(m.Key):], l.raw[n:]
+	return e
+}
+
+// erase takes a key's tombstone.
+func (p *partition[E, S]) erase(key []byte) {
+	e := p.entries[string(key)]
 	if e == nil {
-		e = &entry[S]{key: key}
-		s.p.entries[key] = e
-	} else if s.p.older(env, e) {
-		return nil
+		return
 	}
-	if e.live != nil {
-		e.live = nil
-		s.p.lives--
+	if e.gone = true; e.live != nil {
+		p.lives--
 	}
-	s.p.packed += len(value) - len(e.raw)
-	if cap(e.raw) < len(value) {
-		e.raw = make([]byte, 0, len(value))
-	}
-	e.raw = append(e.raw[:0], value...)
-	if s.p.claimed {
-		s.p.restore(e, env)
-	}
-	return nil
+	p.packed -= len(e.raw)
+	delete(p.entries, e.key)
 }
 
 // unreadable is the error of a record that cannot be parsed. One of a newer program is no accident: the start is refused, so that
@@ -126,19 +211,8 @@ func hasSource(sources []codecs.Source, partition int32) bool {
 	return false
 }
 
-// Delete takes a tombstone during recovery.
-func (s store[E, S]) Delete(key string) error {
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	if e := s.p.entries[key]; e != nil {
-		if e.gone = true; e.live != nil {
-			s.p.lives--
-		}
-		s.p.packed -= len(e.raw)
-	}
-	delete(s.p.entries, key)
-	return nil
-}
+// Delete takes the tombstone that stands for nothing being left to recover (tableConsumer): tombstones of keys come in frames.
+func (s store[E, S]) Delete(string) error { return nil }
 
 // Has reports whether the key has a state.
 func (s store[E, S]) Has(key string) (bool, error) {
@@ -169,22 +243,17 @@ func (s store[E, S]) GetOffset(def int64) (int64, error) {
 	return s.p.table, nil
 }
 
-// SetOffset is told by recovery after each record.
+// SetOffset is told by recovery after each frame.
 func (s store[E, S]) SetOffset(offset int64) error {
 	s.p.mu.Lock()
 	s.p.table = offset
 	left := s.p.goal - 1 - offset
 	claimed := s.p.claimed
-	if claimed {
-		s.p.recovered++
-	}
 	s.p.mu.Unlock()
-	if !claimed { // a hot standby reads on and on
-		s.p.metrics.offset.Set(float64(offset))
-		return nil
-	}
-	if left&1023 == 0 || left < 0 { // often enough to be watched
+	if claimed {
 		s.p.metrics.recovery.Set(float64(max(0, left)))
+	} else { // a hot standby reads on and on
+		s.p.metrics.offset.Set(float64(offset))
 	}
 	return nil
 }

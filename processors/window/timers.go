@@ -56,6 +56,15 @@ func (t *Timers[K]) Schedule(key K, a *Alarm, due int64) {
 	b.last = max(b.last, due)
 }
 
+// Move makes the key fire at the first Advance whose watermark is due or later, and no earlier; Never: not at all.
+func (t *Timers[K]) Move(key K, a *Alarm, due int64) {
+	if due = max(due, math.MinInt64+1); a.due == MarkAt(due) {
+		return
+	}
+	a.due = 0 // what is pending is overtaken
+	t.Schedule(key, a, due)
+}
+
 // begin adds a bucket.
 func (t *Timers[K]) begin(at int64) *bucket[K] {
 	if t.buckets == nil {

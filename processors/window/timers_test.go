@@ -142,3 +142,30 @@ func TestHeap(t *testing.T) {
 		}
 	})
 }
+
+func TestTimersMove(t *testing.T) {
+	t.Parallel()
+	var q Timers[string]
+	alarms := map[string]*Alarm{"later": {}, "earlier": {}, "same": {}, "never": {}}
+	for key, a := range alarms {
+		q.Schedule(key, a, 5000)
+	}
+	q.Move("later", alarms["later"], 9000)
+	q.Move("earlier", alarms["earlier"], 1000)
+	q.Move("same", alarms["same"], 5000)
+	q.Move("never", alarms["never"], Never)
+	for _, step := range []struct {
+		watermark int64
+		fires     []string
+	}{{1000, []string{"earlier"}}, {8999, []string{"same"}}, {20000, []string{"later"}}, {math.MaxInt64 - 1, nil}} {
+		var fired []string
+		q.Advance(step.watermark, func(key string, due int64) {
+			if alarms[key].Ring(due) {
+				fired = append(fired, key)
+			}
+		})
+		if !slices.Equal(fired, step.fires) {
+			t.Errorf("at %d: %v, not %v", step.watermark, fired, step.fires)
+		}
+	}
+}

@@ -63,7 +63,7 @@ func TestFrameThatNobodyTakes(t *testing.T) {
 	if _, open := <-framed.Messages(); open {
 		t.Error("a frame came through")
 	}
-	if len(f.free) != len(f.slots) || len(f.slots) != 1 {
-		t.Errorf("%d of %d slots are free", len(f.free), len(f.slots))
+	if len(f.lent) != 0 || f.last != 1 {
+		t.Errorf("of %d frames %d are still lent", f.last, len(f.lent))
 	}
 }

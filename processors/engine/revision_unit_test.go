@@ -100,7 +100,7 @@ func (l *life) begin(at position) {
 	l.p = newPartition[tick, windowState](0, 1, &l.config, t, l.topology, newMetrics(prometheus.NewRegistry()).partition(0), func() {})
 	l.p.begin(at)
 	for k, v := range l.table {
-		if err := (store[tick, windowState]{l.p, func(error) {}}).Set(k, v); err != nil {
+		if err := l.p.load(&frame{records: []*sarama.ConsumerMessage{{Key: []byte(k), Value: v}}}); err != nil {
 			l.Fatal(err)
 		}
 	}

@@ -202,7 +202,7 @@ func (p *partition[E, S]) speak(now time.Time) {
 	for home := range p.count {
 		if home != p.id {
 			p.spoolFor(home).add(nil, nil, header)
-			p.pending += recordSize(nil, nil, nil)
+			p.pending += footprint(nil, nil, nil)
 		}
 	}
 }

@@ -42,7 +42,8 @@ type Config struct {
 	// DecodedKeys is how many keys of all partitions together stay decoded when they are written; others are kept as bytes until
 	// their next event. Default 65,536. Decoded a key takes about four times the memory.
 	DecodedKeys int
-	// MaxPending is how many bytes of letters, results and re-keyed events a partition holds before it waits. Default 32 MiB.
+	// MaxPending is how many bytes of letters, results and re-keyed events all partitions of the input together hold before they wait; while
+	// they are written as many again may be held. Default 64 MiB.
 	MaxPending int
 	// FrameRecords is the most records handed to goka as one message. Default 1,000.
 	FrameRecords int
@@ -106,7 +107,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxDirty, 50_000)
 	setDefault(&c.ShareKeys, 4096)
 	setDefault(&c.DecodedKeys, 65_536)
-	setDefault(&c.MaxPending, 32<<20)
+	setDefault(&c.MaxPending, 64<<20)
 	setDefault(&c.FrameRecords, 1000)
 	setDefault(&c.MaxBatch, 900_000)
 	setDefault(&c.IdleTimeout, 30*time.Second)

@@ -95,6 +95,7 @@ type partition[E, S any] struct {
 	results    *spool     // where emit puts a result
 	emitter    Emit
 	pending    int  // bytes in open that folding put there
+	room       int  // how many of them there may be
 	moved      bool // a position moved since the last cut
 	committed  position
 	settled    int64     // watermark of the last cut all of which is acknowledged
@@ -130,7 +131,7 @@ type topics struct {
 func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[E, S], m *partitionMetrics, kick func()) *partition[E, S] {
 	p := &partition[E, S]{
 		id: id, count: count, config: c, topics: t, metrics: m, topology: top, kick: kick,
-		entries: make(map[string]*entry[S]), table: -1, keep: max(1, c.DecodedKeys/int(count)),
+		entries: make(map[string]*entry[S]), table: -1, keep: max(1, c.DecodedKeys/int(count)), room: max(1, c.MaxPending/int(count)),
 	}
 	p.released = sync.NewCond(&p.mu)
 	p.open, p.spare, p.shares = p.newSpools(), p.newSpools(), [2]*spools{p.newSpools(), p.newSpools()}
@@ -317,7 +318,7 @@ func (p *partition[E, S]) entry(key []byte) *entry[S] {
 }
 
 func (p *partition[E, S]) full() bool {
-	return len(p.dirty) >= p.config.MaxDirty || p.pending >= p.config.MaxPending
+	return len(p.dirty) >= p.config.MaxDirty || p.pending >= p.room
 }
 
 // wait blocks until a cut has made room or the run has failed.
@@ -550,7 +551,7 @@ func (p *partition[E, S]) forward(home int32, key []byte, src source, m *sarama.
 	}
 	p.hands.rekeys = true
 	p.spoolFor(home).add(key, m.Value, history(m, src.header())...)
-	p.pending += recordSize(key, m.Value, nil)
+	p.pending += footprint(key, m.Value, nil)
 	p.outcomes.rekeyed++
 }
 
@@ -593,7 +594,7 @@ func (p *partition[E, S]) post(to *spool, src source, m *sarama.ConsumerMessage,
 	}
 	headers := history(m, letterHeaders(&letter)...)
 	to.add(m.Key, m.Value, headers...)
-	p.pending += recordSize(m.Key, m.Value, headers)
+	p.pending += footprint(m.Key, m.Value, headers)
 }
 
 // HistoryPrefix begins the names of headers that stay with an event wherever the engine passes it on: what was replayed tells so.

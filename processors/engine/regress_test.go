@@ -386,3 +386,24 @@ func TestKeyThatChangesBeforeItsShareIsWrittenOnce(t *testing.T) {
 		t.Errorf("published %q", r.out)
 	}
 }
+
+// What waits to be written is bounded for all partitions together, and counted with what it takes beside its bytes: a flood of dead
+// letters once took 927 MiB, 32 MiB of bytes in each of four partitions.
+func TestPendingIsBoundedForAllPartitions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count, r.config.MaxPending = 4, 8000
+	r.begin(fresh())
+	r.deliver(0, "x") // no time: a dead letter
+	one := r.p.pending
+	if least := recordSize(nil, []byte("x"), nil) + 7*100; one < least {
+		t.Errorf("a dead letter counts %d bytes, it takes at least %d", one, least)
+	}
+	r.p.pending = 1999
+	if r.p.full() {
+		t.Error("full with less than a quarter")
+	}
+	if r.p.pending = 2000; !r.p.full() {
+		t.Error("a quarter is not full")
+	}
+}

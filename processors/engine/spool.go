@@ -60,6 +60,11 @@ func recordSize(key, value []byte, headers []*sarama.RecordHeader) int {
 	return n
 }
 
+// footprint is about what a record takes in memory while it waits: its bytes, and what holds them together.
+func footprint(key, value []byte, headers []*sarama.RecordHeader) int {
+	return recordSize(key, value, headers) + 160 + 96*len(headers)
+}
+
 // reset empties the spool. It keeps as much memory as it has lately used, so that a load whose every cut is large does not
 // allocate it again each time, and gives the rest back step by step.
 func (s *spool) reset() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+
+	"klgstream.dev/views"
 )
 
 // LimitPages makes the file as good as on a disk with so many pages.
@@ -38,4 +40,39 @@ func AwaitQueue(s *Store, batches int) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// Plan is how SQLite goes about a query: the lines of EXPLAIN QUERY PLAN.
+func Plan(ctx context.Context, s *Store, v views.View, q views.Query) []string {
+	text, args, err := v.Select(q, dialect)
+	if err != nil {
+		panic(err)
+	}
+	rows, err := s.read.QueryContext(ctx, "EXPLAIN QUERY PLAN "+text, args...)
+	if err != nil {
+		panic(err)
+	}
+	defer rows.Close()
+	var lines []string
+	for rows.Next() {
+		var id, parent, unused int
+		var line string
+		if err := rows.Scan(&id, &parent, &unused, &line); err != nil {
+			panic(err)
+		}
+		lines = append(lines, line)
+	}
+	if rows.Err() != nil {
+		panic(rows.Err())
+	}
+	return lines
+}
+
+// TotalsSchema is the file that makes the totals and fills them from the rows.
+func TotalsSchema() string {
+	text, err := files.ReadFile("schema/002_totals.sql")
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }

@@ -21,6 +21,7 @@ import (
 	sqlite "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/views"
 )
 
@@ -59,7 +60,14 @@ type Store struct {
 	shown []views.View
 
 	turn                chan struct{} // holds one token: whoever has it writes
-	windows, late, dead *upsert       // of whoever has the turn
+	windows, late, dead *upsert       // of whoever has the turn, as all below
+	past                *upsert       // asks what rows held
+	aircraft, days      *upsert       // totals
+	lasts, fleet        *upsert
+	definitions         *upsert
+	prepared            map[string]*sql.Stmt
+	totals              totals           // scratch
+	best                []*codecs.Window // scratch
 
 	mu      sync.Mutex
 	waiting []*request
@@ -87,7 +95,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.write, err = open(c, 1, "_txlock=immediate", "_pragma=cache_size(-16384)"); err != nil {
 		return nil, err
 	}
-	if s.read, err = open(c, c.Readers, "_pragma=query_only(1)"); err != nil {
+	if s.read, err = open(c, c.Readers, "_pragma=query_only(1)", "_pragma=cache_size(-8192)", "_pragma=mmap_size(1073741824)"); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := s.write.PingContext(ctx); err != nil {

@@ -92,6 +92,7 @@ func (s *Store) transaction(ctx context.Context, b views.Batch) error {
 		return s.fault("write", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing to roll back once committed
+	b.Windows = clean(b.Windows)
 	if err := s.put(ctx, tx, b.Latest()); err != nil {
 		return s.fault("write", err)
 	}
@@ -102,8 +103,15 @@ func (s *Store) transaction(ctx context.Context, b views.Batch) error {
 }
 
 func (s *Store) put(ctx context.Context, tx *sql.Tx, b views.Batch) error {
-	if err := putRows(ctx, tx, s.windows, b.Windows, appendWindow); err != nil {
-		return fmt.Errorf("upsert %d windows: %w", len(b.Windows), err)
+	windows, err := s.changed(ctx, tx, b.Windows)
+	if err != nil {
+		return fmt.Errorf("look for %d windows: %w", len(b.Windows), err)
+	}
+	if err := putRows(ctx, tx, s.windows, windows, appendWindow); err != nil {
+		return fmt.Errorf("upsert %d windows: %w", len(windows), err)
+	}
+	if err := s.putTotals(ctx, tx); err != nil {
+		return fmt.Errorf("add up %d windows: %w", len(windows), err)
 	}
 	if err := putRows(ctx, tx, s.late, b.Late, appendLetter); err != nil {
 		return fmt.Errorf("upsert %d late events: %w", len(b.Late), err)
@@ -164,16 +172,37 @@ type upsert struct {
 
 // prepare makes the statements when they are first needed; the caller has the turn.
 func (s *Store) prepare(ctx context.Context) (err error) {
-	if s.windows == nil {
-		s.windows, err = s.prepareUpsert(ctx, "windows", windowColumns, windowConflict)
+	for _, u := range []struct {
+		to                       **upsert
+		table, columns, conflict string
+	}{
+		{&s.windows, "windows", windowColumns, windowConflict},
+		{&s.late, "late_events", letterColumns, letterConflict},
+		{&s.dead, "dead_letters", letterColumns, letterConflict},
+		{&s.aircraft, "aircraft_totals", aircraftColumns, aircraftConflict},
+		{&s.days, "day_totals", dayColumns, dayConflict},
+		{&s.lasts, "last_events", lastColumns, lastConflict},
+		{&s.fleet, "fleet_totals", fleetColumns, fleetConflict},
+		{&s.definitions, "definitions", definitionColumns, definitionConflict},
+	} {
+		if *u.to != nil {
+			continue
+		}
+		if *u.to, err = s.prepareUpsert(ctx, u.table, u.columns, u.conflict); err != nil {
+			return err
+		}
 	}
-	if s.late == nil && err == nil {
-		s.late, err = s.prepareUpsert(ctx, "late_events", letterColumns, letterConflict)
+	if s.past == nil {
+		if s.past, err = s.prepareBoth(ctx, pastOf); err != nil {
+			return fmt.Errorf("prepare query of windows: %w", err)
+		}
 	}
-	if s.dead == nil && err == nil {
-		s.dead, err = s.prepareUpsert(ctx, "dead_letters", letterColumns, letterConflict)
+	for _, text := range []string{aircraftAgain, dayAgain, lastForget, lastAgain, windowsOfDay, windowsOfHour} {
+		if err := s.prepareOnce(ctx, text); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (s *Store) prepareUpsert(ctx context.Context, table, columns, conflict string) (*upsert, error) {
@@ -182,13 +211,22 @@ func (s *Store) prepareUpsert(ctx context.Context, table, columns, conflict stri
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT %s",
 			table, columns, strings.TrimSuffix(strings.Repeat(row+", ", rows), ", "), conflict)
 	}
-	one, err := s.write.PrepareContext(ctx, text(1))
+	both, err := s.prepareBoth(ctx, text)
 	if err != nil {
 		return nil, fmt.Errorf("prepare upsert into %q: %w", table, err)
 	}
+	return both, nil
+}
+
+// prepareBoth prepares a statement for one row, and for rowsAtOnce.
+func (s *Store) prepareBoth(ctx context.Context, text func(rows int) string) (*upsert, error) {
+	one, err := s.write.PrepareContext(ctx, text(1))
+	if err != nil {
+		return nil, err
+	}
 	many, err := s.write.PrepareContext(ctx, text(rowsAtOnce))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare upsert into %q: %w", table, err), one.Close()) //nolint:sqlclosecheck // otherwise it is kept as long as the store
+		return nil, errors.Join(err, one.Close()) //nolint:sqlclosecheck // otherwise it is kept as long as the store
 	}
 	return &upsert{one: one, many: many}, nil
 }

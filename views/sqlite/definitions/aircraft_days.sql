@@ -9,16 +9,9 @@
 --   last_event timestamp?: time of the day's latest event
 -- key: registration_number, day
 -- materialized
-SELECT registration_number,
-       window_start - (window_start % 86400000 + 86400000) % 86400000 AS day,
-       CAST(sum(event_count) AS bigint) AS total_events,
-       count(DISTINCT window_start - (window_start % 3600000 + 3600000) % 3600000) AS active_hours,
-       min(first_event_time) AS first_event,
-       max(last_event_time) AS last_event
-FROM windows
-WHERE NOT withdrawn
+SELECT registration_number, day, total_events, active_hours, first_event, last_event
+FROM day_totals
+WHERE windows > 0
   AND window_definition = (
-        SELECT min(window_definition) FROM windows
-        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
-          AND window_end - window_start <= 3600000)
-GROUP BY registration_number, window_start - (window_start % 86400000 + 86400000) % 86400000
+        SELECT min(window_definition) FROM definitions
+        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;' AND width <= 3600000)

@@ -7,13 +7,10 @@
 -- key: hour
 -- order: -total_events
 -- materialized
-SELECT window_start - (window_start % 3600000 + 3600000) % 3600000 AS hour,
-       CAST(sum(event_count) AS bigint) AS total_events,
-       count(DISTINCT registration_number) AS aircraft
-FROM windows
-WHERE NOT withdrawn
+SELECT start AS hour, total_events, aircraft
+FROM fleet_totals
+WHERE span = 3600000
+  AND aircraft > 0
   AND window_definition = (
-        SELECT min(window_definition) FROM windows
-        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
-          AND window_end - window_start <= 3600000)
-GROUP BY window_start - (window_start % 3600000 + 3600000) % 3600000
+        SELECT min(window_definition) FROM definitions
+        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;' AND width <= 3600000)

@@ -7,13 +7,10 @@
 -- key: day
 -- order: day
 -- materialized
-SELECT window_start - (window_start % 86400000 + 86400000) % 86400000 AS day,
-       CAST(sum(event_count) AS bigint) AS total_events,
-       count(DISTINCT registration_number) AS aircraft
-FROM windows
-WHERE NOT withdrawn
+SELECT start AS day, total_events, aircraft
+FROM fleet_totals
+WHERE span = 86400000
+  AND aircraft > 0
   AND window_definition = (
-        SELECT min(window_definition) FROM windows
-        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
-          AND window_end - window_start <= 86400000)
-GROUP BY window_start - (window_start % 86400000 + 86400000) % 86400000
+        SELECT min(window_definition) FROM definitions
+        WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;' AND width <= 86400000)

@@ -51,6 +51,10 @@ CREATE TABLE IF NOT EXISTS dead_letters (
   PRIMARY KEY (source_topic, source_partition, source_offset)
 );
 
+-- The newest windows first, without putting all into order.
+
+CREATE INDEX IF NOT EXISTS windows_by_start ON windows (window_start DESC, registration_number, window_definition);
+
 -- Each aircraft on each day: how much it was used. Events are taken from the first tumbling definition by name whose windows are at most an hour long; without one the view is empty.
 CREATE OR REPLACE VIEW "aircraft_days" AS
 SELECT registration_number,

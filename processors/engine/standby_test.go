@@ -103,14 +103,15 @@ func TestHotStandbyTakesOver(t *testing.T) {
 			first := &cable{}
 			start := func(i int) (func() error, *engine.Processor) {
 				return w.process(func(c *engine.Config) {
-					c.HotStandby, c.Registerer, c.Logger, c.SessionTimeout, c.WriteTimeout = hot, regs[i], slog.New(logs[i]), time.Second, time.Second
-					if i == 0 {
-						c.Kafka = first.cabled()
+					c.HotStandby, c.Registerer, c.Logger, c.SessionTimeout, c.WriteTimeout = hot, regs[i], slog.New(logs[i]), 20*time.Second, time.Second
+					if i == 0 { // it is missed soon
+						c.Kafka, c.SessionTimeout = first.cabled(), time.Second
 					}
 				})
 			}
 			end, p := start(0)
 			w.payEach(old, 1)
+			eventually(t, "the first has all partitions", func() bool { return p.Ready() == nil && len(logs[0].last()) == 6 })
 			_, q := start(1)
 			eventually(t, "three partitions each, and all is counted", func() bool {
 				if p.Ready() != nil || q.Ready() != nil || len(logs[0].last()) != 3 || len(logs[1].last()) != 3 {
@@ -140,8 +141,8 @@ func TestHotStandbyTakesOver(t *testing.T) {
 				whole, since = whole+float64(ends[id]), since+float64(w.ends("ledger-table")[id]-ends[id])
 			}
 			t.Logf("of the changelogs taken over %v records were there when the copies were whole, and %v came since; the takeover read %v", whole, since, read)
-			if hot && read > since || !hot && read < whole {
-				t.Errorf("hot %v: the takeover read %v records, %v were there before and %v came since", hot, read, whole, since)
+			if hot && read > since { // a cold one reads all, unless it had the partitions before and kept their tables
+				t.Errorf("the takeover read %v records, %v were there before and %v came since", read, whole, since)
 			}
 			w.payEach(old, 10)
 			for i := range old {

@@ -78,6 +78,21 @@ func TestLoopRecords(t *testing.T) {
 	}
 }
 
+// E7: a repeat through the loop is told by the fence that was committed, also of a key that was forgotten meanwhile and has no fence any more.
+func TestLoopRepeatOfAForgottenKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(position{clock: clock{watermark: 1000, sources: []sourceClock{{0, 0, 1000, -1}, {1, 0, 1000, 7}}}})
+	key := keyOf(0, 2)
+	for offset, counted := range []int{7: 0, 8: 1} {
+		r.loop(int64(offset), []byte(key+" 2000"), source{1, int64(offset)}.header())
+		if got := len(r.p.entries); got != counted {
+			t.Errorf("offset %d of the source behind its fence at 7: %d keys", offset, got)
+		}
+	}
+}
+
 // What is not for this job is passed over, what is for another partition is passed on or, without re-keying, a dead letter: each counts as what it is.
 func TestOutcomesOfInput(t *testing.T) {
 	t.Parallel()

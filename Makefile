@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz test-kafka test-postgres test-browser check-api check-deploy chaos vulnerable build release check-release
+.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz mutate test-kafka test-postgres test-browser check-api check-deploy chaos vulnerable build release check-release
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -49,6 +49,9 @@ bench-peers: ## klgstream, Apache Flink and Kafka Streams side by side on a real
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	.ci/fuzz $(FUZZTIME)
+
+mutate: ## break PACKAGE (./processors/window) in every way gremlins knows, and tell what no test notices; ARGS="-files session"
+	$(GO) run ./.ci/mutate $(ARGS) $(or $(PACKAGE),./processors/window)
 
 test-kafka: ## the tests that want a real Apache Kafka (needs Java and Maven)
 	KLGSTREAM_REQUIRE_KAFKA=1 $(GO) test -count=1 -run 'Kafka' -v ./deploy/devstack/... ./cmd/... ./processors/... | .ci/ran

@@ -29,6 +29,9 @@ func (r *run[E, S]) guard(ctx context.Context, s *session[E, S]) {
 	}
 }
 
+// glance is how long the guard waits before it looks again where it has seen nothing.
+const glance = 250 * time.Millisecond
+
 // watch reads the changelog's batches, which name their producer, until the time is up.
 func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, until time.Time) error {
 	for ctx.Err() == nil && r.config.Now().Before(until) {
@@ -44,6 +47,9 @@ func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, u
 				return nil //nolint:nilerr // the session ended, and the watch with it
 			}
 			continue
+		}
+		if len(batches) == 0 && pause(ctx, glance) != nil {
+			return nil //nolint:nilerr // as above
 		}
 		for _, b := range batches {
 			if b.visible && b.ProducerID != r.outbox.producer.id {

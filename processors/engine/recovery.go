@@ -169,7 +169,8 @@ type fetched struct {
 	visible bool // neither a control record nor of an aborted transaction
 }
 
-// fetch is one fetch of a partition from an offset on, waiting up to 250 ms for something to be there.
+// fetch is one fetch of a partition from an offset on, of what is there: it does not wait for more. Sarama locks a broker for the time of
+// a request, so one that waited would hold up those of all other partitions.
 func fetch(client sarama.Client, topic string, partition int32, from int64) ([]fetched, error) {
 	leader, err := client.Leader(topic, partition)
 	if err != nil {
@@ -178,7 +179,7 @@ func fetch(client sarama.Client, topic string, partition int32, from int64) ([]f
 	if err := open(leader, client.Config()); err != nil {
 		return nil, err
 	}
-	req := &sarama.FetchRequest{Version: 7, MaxWaitTime: 250, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
+	req := &sarama.FetchRequest{Version: 7, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
 	req.AddBlock(topic, partition, from, 1<<20, -1)
 	resp, err := leader.Fetch(req)
 	if err != nil {

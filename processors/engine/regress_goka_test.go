@@ -489,3 +489,29 @@ func fillTable(b *testing.B, brokers []string, keys, partitions int) {
 		b.Fatal(err)
 	}
 }
+
+// Sarama locks a broker while a request is under way. The guards' fetches once waited 250 ms each for something to come, one partition after
+// the other: a replica of 64 partitions that was told to stop while it guarded them took 16 s, and so did every rebalance.
+func TestGuardsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 4)
+	seen := func(waits bool) *kfake.FaultHandle {
+		return w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "ledger-table", Observe: true, Count: -1, When: func(req kmsg.Request) bool {
+			r, ok := req.(*kmsg.FetchRequest)
+			return ok && (r.MaxWaitMillis > 0) == waits
+		}})
+	}
+	waiting, glancing := seen(true), seen(false)
+	stop, _ := w.process(func(c *engine.Config) { c.SessionTimeout = 20 * time.Second })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := glancing.Wait(ctx, 8); err != nil {
+		t.Fatal(err)
+	}
+	if n := waiting.Hits(); n != 0 {
+		t.Errorf("%d fetches of guards wait", n)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,8 +1,10 @@
 package activity
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 
 	"klgstream.dev/codecs"
 	"klgstream.dev/processors/engine"
@@ -108,6 +110,12 @@ func (t *topology) Warm(s *State) int64 {
 		}
 	}
 	return n
+}
+
+// Owns reports whether a key of the output topic is that of a window counted here.
+func (t *topology) Owns(key []byte) bool {
+	name, _, ok := bytes.Cut(key, []byte{'|'})
+	return ok && slices.ContainsFunc(t.definitions, func(d definition) bool { return d.name == string(name) })
 }
 
 // Touch marks all windows to be emitted again.

@@ -111,6 +111,9 @@ const (
 // checkpoint is one micro-checkpoint of all partitions: cut, write states, write results, commit.
 func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error) {
 	began := r.config.Now()
+	if err := r.probe(ctx, s, began); err != nil {
+		return err
+	}
 	cuts := s.cuts[:0]
 	for _, p := range s.partitions {
 		p.tick(began)
@@ -161,7 +164,7 @@ func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S
 		if err != nil {
 			return false, err
 		}
-		ok, err := r.unbroken(ctx, cuts, acks)
+		ok, err := r.unbroken(ctx, s, cuts, acks)
 		if err != nil {
 			return false, err
 		}
@@ -182,8 +185,12 @@ func (r *run[E, S]) write(ctx context.Context, s *session[E, S], cuts []cut[E, S
 		if !more {
 			all = append(all, late...)
 			r.weigh(all)
-			_, err := r.outbox.write(ctx, permit, all)
-			return sound, err
+			acks, err := r.outbox.write(ctx, permit, all)
+			if err != nil {
+				return false, err
+			}
+			ok, err := r.unbroken(ctx, s, cuts, acks)
+			return sound && ok, err
 		}
 	}
 }
@@ -215,14 +222,21 @@ func (r *run[E, S]) tell(began time.Time, committed bool, err error) {
 	}
 }
 
-// unbroken notes how far changelogs are written, and reads and heals what others have appended between.
-func (r *run[E, S]) unbroken(ctx context.Context, cuts []cut[E, S], acks acked) (bool, error) {
+// unbroken notes how far changelogs and outputs are written, and mends what others have appended between (see probe). False if that
+// was states, which the next checkpoint writes over.
+func (r *run[E, S]) unbroken(ctx context.Context, s *session[E, S], cuts []cut[E, S], acks acked) (bool, error) {
 	sound := true
 	for i := range cuts {
 		p := cuts[i].p
-		if from, to := p.acknowledged(acks); from < to {
+		table, out := p.acknowledged(acks)
+		for _, h := range table {
 			sound = false
-			if err := r.heal(ctx, p, from, to); err != nil {
+			if err := r.heal(ctx, p, h); err != nil {
+				return false, err
+			}
+		}
+		for _, h := range out {
+			if err := r.repeat(ctx, s, p, h); err != nil {
 				return false, err
 			}
 		}
@@ -445,20 +459,15 @@ func (p *partition[E, S]) encode(e *entry[S]) []byte {
 	return p.recordBytes
 }
 
-// acknowledged notes how far the changelog is written. Between from and to lie records that are not of this run: its first
-// was not appended right behind the last one known.
-func (p *partition[E, S]) acknowledged(acks acked) (from, to int64) {
+// acknowledged notes how far the changelog and the output are written, and returns what of them lies before or between what was
+// acknowledged and is not of this run.
+func (p *partition[E, S]) acknowledged(acks acked) (table, out []hole) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a, ok := acks[topicPartition{p.topics.table, p.id}]
-	from, to = p.table+1, p.table+1
-	if ok && a.first > from {
-		to = a.first
-	}
-	if ok {
-		p.table = max(p.table, a.last)
-	}
-	return from, to
+	next := p.table + 1
+	table = acks.holes(topicPartition{p.topics.table, p.id}, &next)
+	p.table = next - 1
+	return table, acks.holes(topicPartition{p.topics.output, p.id}, &p.outEnd)
 }
 
 // tableEnd is the offset behind what is known of the changelog.

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,14 +123,36 @@ func TestForeignRecordsShowInTheAcknowledgement(t *testing.T) {
 		r := newRig(t)
 		r.begin(fresh())
 		r.p.table = 4
-		from, to := r.p.acknowledged(acked{{"table", 0}: {c.first, c.last}})
-		if from != c.from || to != c.to || r.p.table != c.table || r.p.tableEnd() != c.ends {
-			t.Errorf("%s: others' from %d to %d, table %d, end %d", c.name, from, to, r.p.table, r.p.tableEnd())
+		holes, _ := r.p.acknowledged(acked{{"table", 0}: {first: c.first, last: c.last}})
+		if want := (hole{c.from, c.to}); c.from < c.to && !slices.Equal(holes, []hole{want}) || c.from == c.to && len(holes) > 0 || r.p.table != c.table || r.p.tableEnd() != c.ends {
+			t.Errorf("%s: others' %v, table %d, end %d", c.name, holes, r.p.table, r.p.tableEnd())
 		}
-		from, to = r.p.acknowledged(acked{{"table", 1}: {77, 78}})
-		if from < to || r.p.table != c.table {
-			t.Errorf("%s: another partition's acknowledgement says [%d, %d), table %d", c.name, from, to, r.p.table)
+		if holes, _ = r.p.acknowledged(acked{{"table", 1}: {first: 77, last: 78}}); len(holes) > 0 || r.p.table != c.table {
+			t.Errorf("%s: another partition's acknowledgement says %v, table %d", c.name, holes, r.p.table)
 		}
+	}
+}
+
+// What others append between two batches of one write shows as well.
+func TestForeignRecordsBetweenBatches(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.p.appends(10)
+	acks := make(acked)
+	for _, batch := range []struct {
+		offset int64
+		n      int
+	}{{10, 5}, {15, 5}, {23, 2}, {-1, 4}, {40, 1}} { // of the fourth nobody knows where it is, so nothing is known of what lies before the fifth
+		acks.add(topicPartition{"out", 0}, batch.offset, batch.n)
+	}
+	if table, out := r.p.acknowledged(acks); len(table) > 0 || !slices.Equal(out, []hole{{20, 23}}) || r.p.outEnd != 41 {
+		t.Errorf("others' %v and %v, end %d", table, out, r.p.outEnd)
+	}
+	acks = make(acked)
+	acks.add(topicPartition{"out", 0}, 44, 1)
+	if _, out := r.p.acknowledged(acks); !slices.Equal(out, []hole{{41, 44}}) {
+		t.Errorf("others' %v", out)
 	}
 }
 

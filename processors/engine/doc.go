@@ -41,8 +41,9 @@
 //     two records of one key the one with the higher applied offset wins; where log and state contradict each other the
 //     run refuses to start and says what mends it.
 //   - E7 One writer per destination partition keeps order and leaves no hole: one idempotent producer, one request in
-//     flight. A writer that cannot prove its membership within half a session timeout does not write; after a takeover
-//     the new owner re-reads its own changelog and writes again over whatever a predecessor still got in.
+//     flight. A writer that cannot prove its membership within half a session timeout does not write; what a
+//     predecessor still got in, into the changelog or the output, the new owner finds, as a hole between its own writes,
+//     and writes over.
 //   - E8 Results are versioned: the revision of a window only grows and is the same function of its contents on every replay.
 //
 // # Map

@@ -9,85 +9,109 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// guard watches the changelogs of partitions that were taken over, for one session time-out (E7). A predecessor that was
-// paused does not write any more once half a session time-out has passed since its last proof of membership, but a write
-// it had begun may still arrive behind the recovered end of the changelog; compaction would then keep its state in place of
-// the newer one. What did not come from this run's outbox is therefore written over: the key's own state is published
-// again, and its results with it. What arrives later still shows at the next checkpoint, as a hole between its records and
-// those before: see heal.
-func (r *run[E, S]) guard(ctx context.Context, s *session[E, S]) {
-	until := r.config.Now().Add(r.config.SessionTimeout)
+// A predecessor that was paused does not write any more once half a session time-out has passed since its last proof of
+// membership, but a write it had begun may still arrive behind what its successor has written (E7). In the changelog compaction
+// would keep its state in place of the newer one; on the output topic its result would be the last word on a window.
+//
+// Of a partition's changelog and of its output this run is the only writer, so what did not come from its outbox shows as a hole
+// between two of its writes. In case no own one follows, the ends of both logs are asked for: often for one session time-out after a
+// takeover, when a stale write is to be expected, and once per session time-out later, for those who sleep long. Foreign states are
+// written over: the key's own state is published again, and its results with it. Behind foreign results the newest own ones are repeated.
+
+// hole is a stretch of a log that was not appended by this run: [from, to).
+type hole struct{ from, to int64 }
+
+// probesAfterTakeover is how often the ends of the logs are asked for in the first session time-out.
+const probesAfterTakeover = 40
+
+// probe looks for foreign records behind what is known of the partitions' logs.
+func (r *run[E, S]) probe(ctx context.Context, s *session[E, S], now time.Time) error {
+	every := r.config.SessionTimeout
+	if now.Before(s.guarded) {
+		every /= probesAfterTakeover
+	}
+	if age := now.Sub(s.probed); age >= 0 && age < every {
+		return nil
+	}
+	s.probed = now
+	ends, err := r.ends(s)
+	if err != nil && repeatable(err) {
+		r.log.Debug("asking for the ends of the logs again", "error", err)
+		return nil
+	} else if err != nil {
+		return err
+	}
 	for _, p := range s.partitions {
-		p.mu.Lock()
-		from := p.table + 1
-		p.mu.Unlock()
-		s.stopped.Go(func() {
-			if err := r.watch(ctx, p, from, until); err != nil && ctx.Err() == nil {
-				r.fail(fmt.Errorf("watch changelog %s/%d: %w", r.topics.table, p.id, err))
-			}
-		})
+		table, out := p.beyond(ends)
+		if err := r.heal(ctx, p, table); err != nil {
+			return err
+		}
+		if err := r.repeat(ctx, s, p, out); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// glance is how long the guard waits before it looks again where it has seen nothing.
-const glance = 250 * time.Millisecond
-
-// watch reads the changelog's batches, which name their producer, until the time is up.
-func (r *run[E, S]) watch(ctx context.Context, p *partition[E, S], next int64, until time.Time) error {
-	for ctx.Err() == nil && r.config.Now().Before(until) {
-		batches, err := fetch(r.reader, r.topics.table, p.id, next)
-		if errors.Is(err, sarama.ErrOffsetOutOfRange) { // deleted meanwhile: go on from what is there
-			next, err = r.reader.GetOffset(r.topics.table, p.id, sarama.OffsetOldest)
+// ends are the ends of the logs that the session's partitions write to, asked for with one request per broker.
+func (r *run[E, S]) ends(s *session[E, S]) (map[topicPartition]int64, error) {
+	requests := make(map[*sarama.Broker]*sarama.OffsetRequest)
+	for _, p := range s.partitions {
+		for _, topic := range []string{r.topics.table, r.topics.output} {
+			leader, err := r.reader.Leader(topic, p.id)
+			if err != nil {
+				return nil, err
+			}
+			if requests[leader] == nil {
+				requests[leader] = sarama.NewOffsetRequest(r.reader.Config().Version)
+			}
+			requests[leader].AddBlock(topic, p.id, sarama.OffsetNewest, 1)
 		}
+	}
+	ends := make(map[topicPartition]int64, 2*len(s.partitions))
+	for leader, req := range requests {
+		if err := open(leader, r.reader.Config()); err != nil {
+			return nil, unreachable(leader, err)
+		}
+		resp, err := leader.GetAvailableOffsets(req)
 		if err != nil {
-			if !repeatable(err) {
-				return err
-			}
-			if pause(ctx, 100*time.Millisecond) != nil {
-				return nil //nolint:nilerr // the session ended, and the watch with it
-			}
-			continue
+			_ = leader.Close()
+			return nil, unreachable(leader, err)
 		}
-		if len(batches) == 0 && pause(ctx, glance) != nil {
-			return nil //nolint:nilerr // as above
-		}
-		for _, b := range batches {
-			if b.visible && b.ProducerID != r.outbox.producer.id {
-				p.overwrite(b.Records)
+		for topic, blocks := range resp.Blocks {
+			for id, b := range blocks {
+				if b.Err != sarama.ErrNoError {
+					return nil, fmt.Errorf("find end of %s/%d: %w", topic, id, b.Err)
+				}
+				ends[topicPartition{topic, id}] = b.Offset
 			}
-			next = max(next, b.LastOffset()+1)
 		}
 	}
-	return nil
+	return ends, nil
 }
 
-// heal writes over what others have appended to the changelog between two writes of this run.
-func (r *run[E, S]) heal(ctx context.Context, p *partition[E, S], from, to int64) error {
-	r.log.Warn("foreign records in the changelog", "partition", p.id, "from", from, "to", to)
-	deadline := r.config.Now().Add(r.config.WriteTimeout)
-	for from < to {
-		batches, err := fetch(r.reader, r.topics.table, p.id, from)
-		switch {
-		case errors.Is(err, sarama.ErrOffsetOutOfRange): // they are deleted already
-			return nil
-		case err != nil && (!repeatable(err) || r.config.Now().After(deadline)):
-			return fmt.Errorf("read changelog %s/%d@%d: %w", r.topics.table, p.id, from, err)
-		case err != nil:
-			if err := pause(ctx, 100*time.Millisecond); err != nil {
-				return err
-			}
-			continue
-		case len(batches) == 0:
-			return nil
-		}
-		for _, b := range batches {
-			if b.FirstOffset < to && b.visible {
-				p.overwrite(b.Records)
-			}
-			from = max(from, b.LastOffset()+1)
-		}
+// beyond are the stretches behind what is known of a partition's changelog and output.
+func (p *partition[E, S]) beyond(ends map[topicPartition]int64) (table, out hole) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	table = hole{p.table + 1, ends[topicPartition{p.topics.table, p.id}]}
+	out = hole{p.outEnd, ends[topicPartition{p.topics.output, p.id}]}
+	p.table, p.outEnd = max(p.table, table.to-1), max(p.outEnd, out.to)
+	return table, out
+}
+
+// heal writes over what others have appended to the changelog.
+func (r *run[E, S]) heal(ctx context.Context, p *partition[E, S], h hole) error {
+	if h.from >= h.to {
+		return nil
 	}
-	return nil
+	tp := topicPartition{r.topics.table, p.id}
+	r.log.Warn("foreign records in the changelog", "partition", p.id, "from", h.from, "to", h.to)
+	return r.scan(ctx, tp, h, func(b fetched) {
+		if b.ProducerID != r.outbox.producer.id {
+			p.overwrite(b.Records)
+		}
+	})
 }
 
 // overwrite publishes the own state of foreign records' keys again.
@@ -104,4 +128,102 @@ func (p *partition[E, S]) overwrite(records []*sarama.Record) {
 		p.soil(e)
 		p.metrics.all.overwritten.Inc()
 	}
+}
+
+// repeat appends the newest own results once more that lie before foreign ones of their keys. It is called between two writes: none
+// of this run can come between what it finds and what it repeats.
+func (r *run[E, S]) repeat(ctx context.Context, s *session[E, S], p *partition[E, S], h hole) error {
+	for more := []hole{h}; len(more) > 0; more = more[1:] {
+		again, err := r.overtaken(ctx, s, p, more[0])
+		if err != nil {
+			return err
+		}
+		if len(again.records) == 0 {
+			continue
+		}
+		r.log.Warn("results of a former owner behind newer ones", "partition", p.id, "keys", len(again.records))
+		acks, err := r.outbox.write(ctx, func() error { return r.renew(s) }, []*spool{again})
+		if err != nil {
+			return err
+		}
+		p.metrics.all.repeated.Add(float64(len(again.records)))
+		_, holes := p.acknowledged(acks)
+		more = append(more, holes...)
+	}
+	return nil
+}
+
+// overtaken are the newest own results before foreign ones of their keys. A topology that cannot tell its results from those of
+// other jobs on the same topic is asked to only after a takeover.
+func (r *run[E, S]) overtaken(ctx context.Context, s *session[E, S], p *partition[E, S], h hole) (*spool, error) {
+	to := topicPartition{r.topics.output, p.id}
+	again := &spool{to: to}
+	if h.from >= h.to || p.owns == nil && !r.config.Now().Before(s.guarded) {
+		return again, nil
+	}
+	foreign := make(map[string]int64) // offset of the last
+	err := r.scan(ctx, to, h, func(b fetched) {
+		if b.ProducerID != r.outbox.producer.id {
+			each(b, func(rec *sarama.Record, offset int64) {
+				if p.owns == nil || p.owns(rec.Key) {
+					foreign[string(rec.Key)] = offset
+				}
+			})
+		}
+	})
+	if err != nil || len(foreign) == 0 {
+		return again, err
+	}
+	own := make(map[string]*sarama.Record)
+	err = r.scan(ctx, to, hole{p.outFrom, max(h.to, p.outEnd)}, func(b fetched) {
+		if b.ProducerID != r.outbox.producer.id {
+			return
+		}
+		each(b, func(rec *sarama.Record, offset int64) {
+			if last, ok := foreign[string(rec.Key)]; ok && offset < last {
+				own[string(rec.Key)] = rec
+			} else if ok { // it is the last word already
+				delete(own, string(rec.Key))
+			}
+		})
+	})
+	for _, rec := range own {
+		again.add(rec.Key, rec.Value)
+	}
+	return again, err
+}
+
+// each yields a batch's records with their offsets.
+func each(b fetched, yield func(rec *sarama.Record, offset int64)) {
+	for _, rec := range b.Records {
+		yield(rec, b.FirstOffset+rec.OffsetDelta)
+	}
+}
+
+// scan reads the batches of a stretch of a log that consumers see. What the broker has deleted is passed over.
+func (r *run[E, S]) scan(ctx context.Context, tp topicPartition, h hole, yield func(fetched)) error {
+	deadline := r.config.Now().Add(r.config.WriteTimeout)
+	for from := h.from; from < h.to; {
+		batches, err := fetch(r.reader, tp.topic, tp.partition, from)
+		switch {
+		case errors.Is(err, sarama.ErrOffsetOutOfRange): // they are deleted already
+			return nil
+		case err != nil && (!repeatable(err) || r.config.Now().After(deadline)):
+			return fmt.Errorf("read %s/%d@%d: %w", tp.topic, tp.partition, from, err)
+		case err != nil:
+			if err := pause(ctx, 100*time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		case len(batches) == 0:
+			return nil
+		}
+		for _, b := range batches {
+			if b.FirstOffset < h.to && b.visible {
+				yield(b)
+			}
+			from = max(from, b.LastOffset()+1)
+		}
+	}
+	return nil
 }

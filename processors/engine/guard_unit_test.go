@@ -40,7 +40,7 @@ func TestForeignRecordsAreHealed(t *testing.T) {
 	t.Parallel()
 	r, rig, _ := changelog(t, map[int64]string{3: "a", 4: "b", 5: "unknown", 6: "c"})
 	rig.p.table = 2
-	sound, err := r.unbroken(t.Context(), []cut[tick, tally]{{p: rig.p}}, acked{{"table", 0}: {6, 9}})
+	sound, err := r.unbroken(t.Context(), &session[tick, tally]{}, []cut[tick, tally]{{p: rig.p}}, acked{{"table", 0}: {first: 6, last: 9}})
 	if err != nil || sound {
 		t.Fatalf("sound %v, error %v", sound, err)
 	}
@@ -58,7 +58,7 @@ func TestForeignRecordsAreHealed(t *testing.T) {
 	if got := rig.out[len(rig.out)-2:]; got[0] != "a=1" || got[1] != "b=1" {
 		t.Errorf("published %q again", got)
 	}
-	if sound, err = r.unbroken(t.Context(), []cut[tick, tally]{{p: rig.p}}, acked{{"table", 0}: {10, 12}}); err != nil || !sound {
+	if sound, err = r.unbroken(t.Context(), &session[tick, tally]{}, []cut[tick, tally]{{p: rig.p}}, acked{{"table", 0}: {first: 10, last: 12}}); err != nil || !sound {
 		t.Errorf("right behind it: sound %v, error %v", sound, err)
 	}
 }
@@ -75,28 +75,77 @@ func TestHealingThatIsImpossible(t *testing.T) {
 		s.broker.SetHandlerByMap(map[string]sarama.MockResponse{"FetchRequest": sarama.NewMockWrapper(resp)})
 		asked := 0
 		r.config.Now = func() time.Time { asked++; return s.now.Add(time.Duration(asked) * 40 * time.Second) } // patient for a minute
-		if err := r.heal(t.Context(), rig.p, 3, 6); want == nil && err != nil || want != nil && !errors.Is(err, want) {
+		if err := r.heal(t.Context(), rig.p, hole{3, 6}); want == nil && err != nil || want != nil && !errors.Is(err, want) {
 			t.Errorf("%v: %v", answer, err)
 		}
 	}
 }
 
-// E7: for one session time-out after a takeover the own changelog is watched: what others append is written over, what this run appends is not.
-func TestWatchOverTheOwnChangelog(t *testing.T) {
+// E7: for one session time-out after a takeover the end of the own changelog is looked at now and then: what others append is written over,
+// what this run appended is not.
+func TestProbeOfTheOwnChangelog(t *testing.T) {
 	t.Parallel()
-	for own, want := range map[int64]int{predecessor: 0, predecessor + 1: 2} {
+	for name, c := range map[string]struct {
+		own   int64 // producer
+		after time.Duration
+		again time.Duration // since the last look
+		want  int
+	}{
+		"a predecessor's": {predecessor + 1, time.Second, time.Second, 2},
+		"the own":         {predecessor, time.Second, time.Second, 0},
+		"looked just now": {predecessor + 1, time.Second, time.Millisecond, 0},
+		"later":           {predecessor + 1, 10 * time.Second, 9 * time.Second, 0},
+		"long after":      {predecessor + 1, 20 * time.Second, 10 * time.Second, 2},
+	} {
 		r, rig, s := changelog(t, map[int64]string{3: "a", 4: "b"})
-		r.outbox.producer.id = own
-		asked := 0
-		r.config.Now = func() time.Time { // the watch ends when both are read
-			asked++
-			return s.now.Add(time.Duration(asked-1) * time.Minute)
-		}
-		if err := r.watch(t.Context(), rig.p, 3, s.now.Add(90*time.Second)); err != nil {
+		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetNewest, 5).SetOffset("out", 0, sarama.OffsetNewest, 0))
+		r.outbox.producer.id, rig.p.table = c.own, 2
+		now := s.now.Add(c.after)
+		gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(10 * time.Second), probed: now.Add(-c.again)}
+		if err := r.probe(t.Context(), gen, now); err != nil {
 			t.Fatal(err)
 		}
-		if got := len(rig.p.dirty); got != want {
-			t.Errorf("own producer %d: %d keys are written again, want %d", own, got, want)
+		if got := len(rig.p.dirty); got != c.want {
+			t.Errorf("%s: %d keys are written again, want %d", name, got, c.want)
 		}
+	}
+}
+
+// A former owner's results that arrive behind those of its successor do not stay the last word: the newest own ones are repeated, of
+// the keys concerned and of no other.
+func TestForeignResultsAreNotTheLastWord(t *testing.T) {
+	t.Parallel()
+	const own = 7
+	log := &sarama.FetchResponse{Version: 7}
+	for i, rec := range []struct {
+		producer   int64
+		key, value string
+	}{
+		{own, "a", "a1"},
+		{own, "b", "b1"},
+		{own, "a", "a2"},
+		{own, "c", "c1"},
+		{predecessor, "a", "stale"},
+		{predecessor, "b", "stale"},
+		{predecessor, "d", "its own"},
+		{own, "b", "b2"},
+	} {
+		log.AddRecordBatch("out", 0, sarama.StringEncoder(rec.key), sarama.StringEncoder(rec.value), 10+int64(i), rec.producer, false)
+	}
+	r, rig, s := changelog(t, nil)
+	s.answer("FetchRequest", sarama.NewMockWrapper(log))
+	rig.p.appends(10)
+	rig.p.outEnd = 14
+	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second), lease: s.now}
+	ok, err := r.unbroken(t.Context(), gen, []cut[tick, tally]{{p: rig.p}}, acked{{"out", 0}: {first: 17, last: 17}})
+	if err != nil || !ok {
+		t.Fatalf("sound %v, error %v", ok, err)
+	}
+	if n := testutil.ToFloat64(rig.p.metrics.all.repeated); n != 1 || s.requests("ProduceRequest") != 1 {
+		t.Errorf("%v results are repeated in %d requests", n, s.requests("ProduceRequest"))
+	}
+	again, err := r.overtaken(t.Context(), gen, rig.p, hole{14, 17})
+	if err != nil || len(again.records) != 1 || string(again.records[0].Key) != "a" || string(again.records[0].Value) != "a2" {
+		t.Errorf("overtaken are %v, %v", again.records, err)
 	}
 }

@@ -30,6 +30,7 @@ type metrics struct {
 	failures    prometheus.Counter
 	recovered   prometheus.Counter
 	overwritten prometheus.Counter
+	repeated    prometheus.Counter
 }
 
 // newMetrics registers them.
@@ -70,12 +71,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		failures:    count("run_failures_total", "Runs that ended with an error and were started again from the log."),
 		recovered:   count("recovered_records_total", "Records of changelogs that were read before the assigned partitions could be folded; a hot standby has read them already."),
 		overwritten: count("foreign_table_records_total", "Records of a predecessor found in the own changelog after a takeover and written over."),
+		repeated:    count("foreign_results_total", "Results that were written once more after a takeover, because a predecessor's had arrived behind them."),
 	}
 	for _, outcome := range []string{"committed", "deferred", "failed"} {
 		m.checkpoints.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
-		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.recovered, m.overwritten)
+		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.recovered, m.overwritten, m.repeated)
 	return m
 }
 

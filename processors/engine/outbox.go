@@ -75,8 +75,12 @@ func open(b *sarama.Broker, c *sarama.Config) error {
 // acked says at which offsets a partition's records were appended.
 type acked map[topicPartition]appended
 
-// appended is the offset of a write's first and last record; -1 where the broker did not say (a repeated batch).
-type appended struct{ first, last int64 }
+// appended is the offset of a write's first and last record, -1 where the broker did not say (a repeated batch), and what others have
+// appended between its batches.
+type appended struct {
+	first, last int64
+	holes       []hole
+}
 
 // write sends all spools and returns when every record is acknowledged, or with the first failure that repeating cannot
 // mend. permit is asked before each request; its error ends the write. After a failure the outbox must not be used again.
@@ -258,10 +262,29 @@ func (a acked) add(tp topicPartition, offset int64, n int) {
 	if offset >= 0 {
 		last = offset + int64(n) - 1
 	}
-	if before, ok := a[tp]; ok {
-		offset = before.first
+	all, ok := a[tp]
+	switch {
+	case !ok:
+		all.first = offset
+	case all.last >= 0 && offset > all.last+1:
+		all.holes = append(all.holes, hole{all.last + 1, offset})
 	}
-	a[tp] = appended{offset, last}
+	all.last = last
+	a[tp] = all
+}
+
+// holes are the stretches of a log, known up to next, that others have appended before and between this write's batches; next is
+// moved behind the write.
+func (a acked) holes(tp topicPartition, next *int64) (found []hole) {
+	of, ok := a[tp]
+	if !ok {
+		return nil
+	}
+	if of.first > *next {
+		found = append(found, hole{*next, of.first})
+	}
+	*next = max(*next, of.last+1)
+	return append(found, of.holes...)
 }
 
 func (o *outbox) close() error { return o.client.Close() }

@@ -19,6 +19,14 @@ type scripted struct {
 	broker *sarama.MockBroker
 	client sarama.Client
 	now    time.Time
+
+	handlers map[string]sarama.MockResponse
+}
+
+// answer changes what a kind of request is answered with.
+func (s *scripted) answer(kind string, with sarama.MockResponse) {
+	s.handlers[kind] = with
+	s.broker.SetHandlerByMap(s.handlers)
 }
 
 // newScripted makes a broker that leads two partitions of "out" and coordinates the group "g".
@@ -41,7 +49,7 @@ func newScripted(t *testing.T, more map[string]sarama.MockResponse) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scripted{t, b, client, time.UnixMilli(1e12)}
+	s := &scripted{t, b, client, time.UnixMilli(1e12), handlers}
 	t.Cleanup(func() {
 		_ = client.Close()
 		b.Close()
@@ -197,7 +205,7 @@ func TestWriteWaitsForTheCoordinator(t *testing.T) {
 		return nil
 	}
 	acks, err := o.write(t.Context(), moving, []*spool{letters(0, "0", "1")})
-	if err != nil || asked != 3 || acks[topicPartition{"out", 0}] != (appended{0, 1}) {
+	if err != nil || asked != 3 || acks[topicPartition{"out", 0}].first != 0 || acks[topicPartition{"out", 0}].last != 1 {
 		t.Errorf("acknowledged %v, error %v, asked %d times", acks, err, asked)
 	}
 	asked = 0
@@ -217,14 +225,14 @@ func TestAcknowledged(t *testing.T) {
 	tp := topicPartition{"out", 0}
 	for _, c := range []struct {
 		offsets []int64 // of batches of two records
-		want    appended
-	}{{[]int64{5}, appended{5, 6}}, {[]int64{0}, appended{0, 1}}, {[]int64{5, 7}, appended{5, 8}}, {[]int64{-1}, appended{-1, -1}}, {[]int64{5, -1}, appended{5, -1}}, {[]int64{-1, 9}, appended{-1, 10}}} {
+		want    [2]int64
+	}{{[]int64{5}, [2]int64{5, 6}}, {[]int64{0}, [2]int64{0, 1}}, {[]int64{5, 7}, [2]int64{5, 8}}, {[]int64{-1}, [2]int64{-1, -1}}, {[]int64{5, -1}, [2]int64{5, -1}}, {[]int64{-1, 9}, [2]int64{-1, 10}}} {
 		a := make(acked)
 		for _, o := range c.offsets {
 			a.add(tp, o, 2)
 		}
-		if a[tp] != c.want {
-			t.Errorf("batches at %v: %v, want %v", c.offsets, a[tp], c.want)
+		if got := [2]int64{a[tp].first, a[tp].last}; got != c.want {
+			t.Errorf("batches at %v: %v, want %v", c.offsets, got, c.want)
 		}
 	}
 }

@@ -78,6 +78,8 @@ type partition[E, S any] struct {
 	record   Record
 	entries  map[string]*entry[S]
 	table    int64 // changelog offset the entries reflect; -1 = none
+	outFrom  int64 // end of the output when the partition was taken over
+	outEnd   int64 // end of the output as far as it is known
 
 	claimed bool                      // this generation folds it
 	claim   sarama.ConsumerGroupClaim // of the input
@@ -107,6 +109,7 @@ type partition[E, S any] struct {
 	next   *entry[S]               // of the one that is
 	warm   func(s *S) int64        // the topology's Warm, or nil
 	warmth int64
+	owns   func(key []byte) bool // the topology's Owns, or nil
 
 	lives     int   // decoded entries
 	packed    int   // bytes of the others
@@ -139,6 +142,9 @@ func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[
 	if w, ok := top.(Warmer[S]); ok {
 		p.warm = w.Warm
 	}
+	if o, ok := top.(Owner); ok {
+		p.owns = o.Owns
+	}
 	return p
 }
 
@@ -163,6 +169,15 @@ func (p *partition[E, S]) begin(at position) {
 	for _, e := range p.entries { // kept from an earlier generation
 		e.alarm, e.fires, e.waits, e.settles = window.Alarm{}, false, false, false
 		p.revive(e)
+	}
+}
+
+// appends notes where the own results will begin.
+func (p *partition[E, S]) appends(out int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.outEnd != out || out == 0 { // somebody else has written in the meantime
+		p.outFrom, p.outEnd = out, out
 	}
 }
 

@@ -240,6 +240,8 @@ type session[E, S any] struct {
 	partitions []*partition[E, S]
 	lease      time.Time // when the group last confirmed the membership
 	recovered  bool      // the tables are
+	guarded    time.Time // until then writes of former owners are to be expected
+	probed     time.Time // when the ends of the logs were last looked at
 	stop       chan struct{}
 	stopped    sync.WaitGroup
 	cuts       []cut[E, S]
@@ -269,8 +271,13 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 		if err != nil {
 			return err
 		}
+		out, err := r.client.GetOffset(r.topics.output, id, sarama.OffsetNewest)
+		if err != nil {
+			return fmt.Errorf("find end of %s/%d: %w", r.topics.output, id, err)
+		}
 		p := r.partition(id)
 		p.begin(at)
+		p.appends(out)
 		next.partitions = append(next.partitions, p)
 	}
 	r.mu.Lock()
@@ -353,13 +360,12 @@ func (r *run[E, S]) claim(c sarama.ConsumerGroupClaim) {
 func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	r.log.Info("partitions recovered", "generation", s.GenerationID())
 	cur := r.current
-	cur.recovered = true
+	cur.recovered, cur.guarded = true, r.config.Now().Add(r.config.SessionTimeout)
 	r.owner.metrics.stall.Observe(r.config.Now().Sub(r.stalled).Seconds())
 	for _, p := range cur.partitions {
 		r.owner.metrics.recovered.Add(float64(p.isRecovered()))
 	}
 	cur.stopped.Go(func() { r.checkpoints(s.Context(), cur) })
-	r.guard(s.Context(), cur)
 	r.healthy()
 }
 

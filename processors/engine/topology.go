@@ -61,6 +61,12 @@ type Warmer[S any] interface {
 	Warm(s *S) int64
 }
 
+// Owner is a [Topology] that can tell its own results from those that other jobs write to the same output topic.
+type Owner interface {
+	// Owns reports whether the key of an output record is one that the topology emits under.
+	Owns(key []byte) bool
+}
+
 // Job is a topology with its names. All topics have the same number of partitions, except that Late and Dead may differ.
 type Job[E, S any] struct {
 	// Group is the consumer group; goka derives the table's and the loop's topic from it: <group>-table, <group>-loop.

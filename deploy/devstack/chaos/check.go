@@ -54,29 +54,15 @@ type shelf struct {
 	best   map[windowID]*result
 	values map[windowID]map[int64][]byte // every revision's bytes
 	finals map[windowID][]int64          // distinct final revisions
-	last   map[windowID]word             // of the topic
-	peak   map[windowID]word             // with the highest revision
-	since  map[author]int64              // first offset of each that writes to a partition
+	last   map[windowID]int64            // revision of the topic's last record
 	wrong  []Violation
-}
-
-// word is what a record says of its key, and who wrote it.
-type word struct {
-	revision int64
-	by       author
-}
-
-// author is a producer that writes to a partition.
-type author struct {
-	partition int32
-	producer  int64
 }
 
 func newShelf() *shelf {
 	return &shelf{
 		best: make(map[windowID]*result), values: make(map[windowID]map[int64][]byte),
 		finals: make(map[windowID][]int64),
-		last:   make(map[windowID]word), peak: make(map[windowID]word), since: make(map[author]int64),
+		last:   make(map[windowID]int64),
 	}
 }
 
@@ -95,14 +81,7 @@ func (s *shelf) put(r *logRecord) {
 	if v.Final && !slices.Contains(s.finals[id], v.Revision) {
 		s.finals[id] = append(s.finals[id], v.Revision)
 	}
-	w := word{v.Revision, author{r.partition, r.producer}}
-	if _, ok := s.since[w.by]; !ok {
-		s.since[w.by] = r.offset
-	}
-	s.last[id] = w
-	if p, ok := s.peak[id]; !ok || w.revision > p.revision {
-		s.peak[id] = w
-	}
+	s.last[id] = v.Revision
 	if b := s.best[id]; b == nil || v.Revision > b.Revision {
 		s.best[id] = &v
 	}
@@ -202,25 +181,8 @@ func check(w *Workload, definitions []definition, t *Truth, s *shelf, lateLog, d
 	return slices.Compact(wrong)
 }
 
-// overtaken reports whether a key's last record is a former owner's: it was on its way when the partition became another's, and
-// arrived behind that one's. A store keeps the higher revision; that the topic itself be in order is not promised.
-func (s *shelf) overtaken(id windowID) bool {
-	last, peak := s.last[id].by, s.peak[id].by
-	return last.producer != peak.producer && s.since[last] < s.since[peak]
-}
-
-// overtook is how many keys' last records are.
-func (s *shelf) overtook() (n int) {
-	for id, b := range s.best {
-		if s.last[id].revision != b.Revision && s.overtaken(id) {
-			n++
-		}
-	}
-	return n
-}
-
-// order is that a final revision is one and the last word, and that the last record of each key is its best, unless a former
-// owner's came behind it.
+// order is that a final revision is one and the last word, and that the last record of each key is its best, whoever wrote it: a
+// former owner's that arrives behind it is overtaken in turn.
 func (s *shelf) order() []Violation {
 	var wrong []Violation
 	for id, b := range s.best {
@@ -229,8 +191,8 @@ func (s *shelf) order() []Violation {
 		} else if len(f) == 1 && f[0] != b.Revision {
 			wrong = append(wrong, Violation{"unfinished", fmt.Sprintf("%s: final in revision %d, but %d followed", id, f[0], b.Revision)})
 		}
-		if s.last[id].revision != b.Revision && !s.overtaken(id) {
-			wrong = append(wrong, Violation{"stale", fmt.Sprintf("%s: the last record has revision %d, an earlier one %d", id, s.last[id].revision, b.Revision)})
+		if last := s.last[id]; last != b.Revision {
+			wrong = append(wrong, Violation{"stale", fmt.Sprintf("%s: the last record has revision %d, an earlier one %d", id, last, b.Revision)})
 		}
 	}
 	return wrong

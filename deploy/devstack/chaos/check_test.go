@@ -143,28 +143,21 @@ func change(v map[string]any, field string, to any) map[string]any {
 	return out
 }
 
-// The last record of a key is its best, unless it is a former owner's that was on its way.
-func TestLastWordOfAFormerOwner(t *testing.T) {
+// The last record of a key is its best.
+func TestLastWordIsTheBest(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		authors   [3]int64 // of three records: revision 2 of another key, then 5 and 3 of one
-		overtaken bool
-	}{{[3]int64{1, 2, 1}, true}, {[3]int64{1, 1, 1}, false}, {[3]int64{1, 1, 2}, false}, {[3]int64{2, 1, 1}, false}} {
+	for want, revisions := range map[string][]int{"": {2, 3, 5}, "again": {3, 5, 3, 5}, "stale": {3, 5, 3}} {
 		o := newOutcome(t)
 		s := newShelf()
-		for i, r := range []struct {
-			name     string
-			revision int
-		}{{"N2", 2}, {"N1", 5}, {"N1", 3}} {
-			value, err := json.Marshal(change(change(o.topic[0], "revision", r.revision), "registration_number", r.name))
+		for i, r := range revisions {
+			value, err := json.Marshal(change(change(o.topic[0], "revision", r), "registration_number", "N1"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.put(&logRecord{offset: int64(i), producer: c.authors[i], key: []byte("tumbling:1m|60000|" + r.name), value: value})
+			s.put(&logRecord{offset: int64(i), key: []byte("tumbling:1m|60000|N1"), value: value})
 		}
-		stale := strings.Contains(fmt.Sprint(s.order()), "stale")
-		if n := s.overtook(); (n == 1) != c.overtaken || stale == c.overtaken {
-			t.Errorf("authors %v: %d overtaken, stale %v", c.authors, n, stale)
+		if stale := strings.Contains(fmt.Sprint(s.order()), "stale"); stale != (want == "stale") {
+			t.Errorf("revisions %v: %v", revisions, s.order())
 		}
 	}
 }

@@ -35,7 +35,6 @@ type Report struct {
 	Records    int // of the output topic
 	Late, Dead int
 	Retained   int64 // records of input and loop deleted behind the group
-	Overtaken  int   // results of former owners that arrived behind better ones, and are the last of their keys on the topic
 	Violations []Violation
 	Took       time.Duration
 }
@@ -419,6 +418,6 @@ func (p *play) look(ctx context.Context) ([]Violation, error) {
 		p.shelf.put(&out[p.shelved])
 	}
 	late, dead := p.tails[w.late()].records, p.tails[w.dead()].records
-	p.report.Records, p.report.Late, p.report.Dead, p.report.Overtaken = len(out), len(late), len(dead), p.shelf.overtook()
+	p.report.Records, p.report.Late, p.report.Dead = len(out), len(late), len(dead)
 	return check(w, p.definitions, p.truth, p.shelf, late, dead, p.source.flushed()), nil
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -31,6 +32,7 @@ const (
 type rule struct {
 	client string  // client id; "" is every replica
 	keys   []int16 // API keys
+	topic  string  // requests that name this topic; "" is all
 	side   side
 	left   int           // how often it strikes; -1 until lifted
 	hold   time.Duration // the request or answer is held so long, then goes on; 0 cuts the connection instead
@@ -38,8 +40,13 @@ type rule struct {
 	hits   int
 }
 
-func (r *rule) matches(client string, key int16, s side) bool {
-	return r.left != 0 && r.side == s && (r.client == client || r.client == "" && strings.HasPrefix(client, clientPrefix)) && (len(r.keys) == 0 || slices.Contains(r.keys, key))
+func (r *rule) matches(client string, key int16, s side, frame []byte) bool {
+	return r.names(frame) && r.left != 0 && r.side == s && (r.client == client || r.client == "" && strings.HasPrefix(client, clientPrefix)) && (len(r.keys) == 0 || slices.Contains(r.keys, key))
+}
+
+// names reports whether a request names the rule's topic: its length in two bytes, then the name.
+func (r *rule) names(frame []byte) bool {
+	return r.topic == "" || bytes.Contains(frame, append(binary.BigEndian.AppendUint16(nil, uint16(len(r.topic))), r.topic...))
 }
 
 // add installs a rule until lift.
@@ -109,11 +116,11 @@ func (w *wire) cut(chosen func(*conn) bool) int {
 }
 
 // strike finds the rule that a request or its answer falls under.
-func (w *wire) strike(client string, key int16, s side) *rule {
+func (w *wire) strike(client string, key int16, s side, frame []byte) *rule {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.rules {
-		if r.matches(client, key, s) {
+		if r.matches(client, key, s, frame) {
 			r.left = max(r.left-1, min(r.left, -1))
 			r.hits++
 			return r
@@ -212,7 +219,7 @@ func (c *conn) receive() ([]byte, error) {
 	c.wire.mu.Lock()
 	c.client = client
 	c.wire.mu.Unlock()
-	if err := c.suffer(client, key, before); err != nil {
+	if err := c.suffer(client, key, before, frame); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -232,15 +239,15 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.wire.mu.Lock()
 	client := c.client
 	c.wire.mu.Unlock()
-	if err := c.suffer(client, key, after); err == nil {
+	if err := c.suffer(client, key, after, nil); err == nil {
 		_, _ = c.Conn.Write(p)
 	}
 	return len(p), nil
 }
 
 // suffer lets the rules strike.
-func (c *conn) suffer(client string, key int16, s side) error {
-	r := c.wire.strike(client, key, s)
+func (c *conn) suffer(client string, key int16, s side, frame []byte) error {
+	r := c.wire.strike(client, key, s, frame)
 	if r == nil {
 		return nil
 	}

@@ -79,8 +79,11 @@ func (d *drama) committed() {
 }
 
 // tableEnd is the end of partition 0 of the group table.
-func (d *drama) tableEnd() int64 {
-	return d.broker.cluster.PartitionInfo(d.round.Workload.table(), 0).HighWatermark
+func (d *drama) tableEnd() int64 { return d.end(d.round.Workload.table()) }
+
+// end is the end of partition 0 of a topic.
+func (d *drama) end(topic string) int64 {
+	return d.broker.cluster.PartitionInfo(topic, 0).HighWatermark
 }
 
 // exact ends the round: flush, truth, comparison.
@@ -149,6 +152,49 @@ func TestZombieAndCompaction(t *testing.T) {
 			d.committed()
 			d.exact()
 			t.Logf("table ends at %d, %d before the zombie was overwritten", d.tableEnd(), end)
+		})
+	}
+}
+
+// A replica is cut off in the middle of writing its results. Its partition becomes another's, which counts on and closes the windows.
+// Then the network delivers what the old owner had written: a stale result behind the final one. It does not stay the last word.
+func TestZombieResults(t *testing.T) {
+	for _, late := range []struct {
+		name  string
+		guard bool // the stale write arrives right after the takeover
+	}{{"within the guard", true}, {"long after", false}} {
+		t.Run(late.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDrama(t, Workload{Seed: 1, Partitions: 1, Brokers: 1, Keys: 1})
+			names := []string{"ZA", "ZB", "ZC"}
+			d.must(d.crew.start(0))
+			d.event(0, names...)
+			d.committed()
+
+			held := d.broker.wire.add(&rule{
+				client: d.crew.client(0), keys: []int16{int16(kmsg.Produce)}, topic: d.round.Workload.output(), side: before, left: -1, hold: time.Hour,
+			})
+			silent := d.broker.wire.add(&rule{
+				client: d.crew.client(0), keys: []int16{int16(kmsg.Heartbeat), int16(kmsg.OffsetCommit)}, side: before, left: -1, hold: time.Hour,
+			})
+			d.event(1, names...)
+			d.until("the old owner's results are held", func() bool { return d.broker.wire.struck(held) > 0 })
+			d.must(d.crew.start(1))
+			d.committed() // by the new owner, when the old one's session is over
+			d.event(2, names...)
+			d.must(d.publisher.publish(d.Context(), d.source.flush())) // all windows are closed
+			d.committed()
+			if !late.guard {
+				over := time.Now().Add(sessionTimeout + 500*time.Millisecond)
+				d.until("the guard is gone", func() bool { return time.Now().After(over) })
+			}
+
+			end := d.end(d.round.Workload.output())
+			d.broker.wire.isolate(d.crew.client(0)) // the old owner gets no answer and writes nothing more
+			d.broker.wire.lift(held)
+			d.broker.wire.lift(silent)
+			d.until("the stale results are on the topic and repeated", func() bool { return d.end(d.round.Workload.output()) >= end+2*int64(len(names)) })
+			d.exact()
 		})
 	}
 }

@@ -509,6 +509,7 @@ func (p *partition[E, S]) settle(c cut[E, S], committed bool) {
 func (p *partition[E, S]) show() {
 	p.metrics.keys.Set(float64(len(p.entries)))
 	p.metrics.decoded.Set(float64(p.lives))
+	p.metrics.unwritten.Set(float64(len(p.dirty)))
 	p.metrics.state.Set(float64(p.packed + p.lives*p.usual))
 	p.metrics.offset.Set(float64(p.table))
 	if w := p.committed.clock.watermark; w != math.MinInt64 {

@@ -14,6 +14,7 @@ type metrics struct {
 	lag         *prometheus.GaugeVec
 	keys        *prometheus.GaugeVec
 	decoded     *prometheus.GaugeVec
+	unwritten   *prometheus.GaugeVec
 	state       *prometheus.GaugeVec
 	eventLag    *prometheus.GaugeVec
 	recovery    *prometheus.GaugeVec
@@ -57,6 +58,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		records:     vec("written_records_total", "Records acknowledged, by kind: table, loop, output, late, dead.", "kind"),
 		bytes:       vec("written_bytes_total", "Bytes of records acknowledged, before compression.", "kind"),
 		decoded:     gauge("table_decoded_keys", "Keys whose state is decoded: in use lately, or not written yet."),
+		unwritten:   gauge("dirty_keys", "Keys of the partition that have changed and wait for a checkpoint, when the last one ended; --max-dirty bounds them."),
 		state:       gauge("table_bytes", "Bytes of the partition's states as records; those of decoded keys at the mean size of what was last written."),
 		eventLag:    gauge("event_time_lag_seconds", "How far the partition's watermark was behind the clock at its last checkpoint."),
 		recovery:    gauge("recovery_remaining_records", "Offsets of the changelog that recovery has still to read; 0 when it is through."),
@@ -76,7 +78,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, outcome := range []string{"committed", "deferred", "failed"} {
 		m.checkpoints.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
+	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
 		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.recovered, m.overwritten, m.repeated)
 	return m
 }
@@ -100,10 +102,10 @@ func (m *metrics) checkpointed(c *Checkpointed, last time.Time) {
 
 // partitionMetrics is one partition's part.
 type partitionMetrics struct {
-	all                                           *metrics
-	counted, late, dead, fenced, rekeyed, skipped prometheus.Counter
-	watermark, lag, keys, decoded, state          prometheus.Gauge
-	eventLag, recovery, offset                    prometheus.Gauge
+	all                                             *metrics
+	counted, late, dead, fenced, rekeyed, skipped   prometheus.Counter
+	watermark, lag, keys, decoded, unwritten, state prometheus.Gauge
+	eventLag, recovery, offset                      prometheus.Gauge
 }
 
 func (m *metrics) partition(id int32) *partitionMetrics {
@@ -112,7 +114,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 	return &partitionMetrics{
 		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
 		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
-		decoded: m.decoded.WithLabelValues(p), state: m.state.WithLabelValues(p), eventLag: m.eventLag.WithLabelValues(p), recovery: m.recovery.WithLabelValues(p),
+		decoded: m.decoded.WithLabelValues(p), unwritten: m.unwritten.WithLabelValues(p), state: m.state.WithLabelValues(p), eventLag: m.eventLag.WithLabelValues(p), recovery: m.recovery.WithLabelValues(p),
 		offset: m.offset.WithLabelValues(p),
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 const (
 	// slowAnswer is from when on an answer took the store long. What is faster is always asked anew.
-	slowAnswer = 200 * time.Millisecond
+	slowAnswer = 20 * time.Millisecond
 	// askAgain and stillGood are ages of a slow answer, as multiples of what it took: from the first on it is asked again
 	// behind the client's back, so it costs the store a quarter of one connection at most; until the second it is given.
 	askAgain, stillGood = 3, 10

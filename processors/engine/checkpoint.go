@@ -67,9 +67,12 @@ func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
 	}
 }
 
-// interval is the time to the next checkpoint. One that takes long is followed by a longer pause, in which more events of a key
-// come together; and so is any while the input lies far behind: results are late by what waits before them, not by the pause, which
-// ends when the backlog does.
+// smallCheckpoint is up to how many keys nothing is gained by putting a checkpoint off: what makes it slow is the broker or the machine.
+const smallCheckpoint = 1000
+
+// interval is the time to the next checkpoint. A large one that takes long is followed by a longer pause, in which more events of a
+// key come together; and so is any while the input lies far behind: results are late by what waits before them, not by the pause,
+// which ends when the backlog does.
 func (r *run[E, S]) interval(s *session[E, S], took time.Duration) time.Duration {
 	longest := max(r.config.CommitInterval, longestPause)
 	if r.farBehind(s) {
@@ -78,7 +81,7 @@ func (r *run[E, S]) interval(s *session[E, S], took time.Duration) time.Duration
 		}
 		return longest
 	}
-	if took > r.config.CommitInterval {
+	if took > r.config.CommitInterval && r.wrote.Keys > smallCheckpoint {
 		return min(2*took, longest)
 	}
 	return r.config.CommitInterval

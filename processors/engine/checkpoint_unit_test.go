@@ -57,8 +57,9 @@ func TestPauseBetweenCheckpoints(t *testing.T) {
 	}{
 		{"quick", every, time.Millisecond, []int64{1, 0}, every},
 		{"as long as the interval", every, every, []int64{1}, every},
-		{"longer", every, every + 1, []int64{1}, 2*every + 2},
-		{"much longer", every, time.Minute, []int64{1}, longestPause},
+		{"longer, of many keys", every, every + 1, []int64{1}, 2*every + 2},
+		{"much longer, of many keys", every, time.Minute, []int64{1}, longestPause},
+		{"longer, of few keys", every, time.Second, []int64{1}, every},
 		{"a long interval", 3 * time.Second, 4 * time.Second, nil, 3 * time.Second},
 		{"all far behind", every, 0, []int64{20_000, 30_000}, longestPause},
 		{"far behind, and one with nothing", every, 0, []int64{20_000, 0}, longestPause},
@@ -72,7 +73,10 @@ func TestPauseBetweenCheckpoints(t *testing.T) {
 			r.p.claim = &fakeClaim{end: behind}
 			s.partitions = append(s.partitions, r.p)
 		}
-		r := &run[tick, tally]{config: &Config{CommitInterval: c.every}}
+		r := &run[tick, tally]{config: &Config{CommitInterval: c.every}, wrote: Checkpointed{Keys: smallCheckpoint}}
+		if strings.Contains(c.name, "many") {
+			r.wrote.Keys++
+		}
 		if got := r.interval(s, c.took); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}

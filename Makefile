@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz mutate test-kafka test-postgres test-browser check-api check-deploy chaos vulnerable build release check-release
+.PHONY: help run test cover check format lint vet race tidy bench bench-peers fuzz mutate stock-goka test-kafka test-postgres test-browser check-api check-deploy chaos vulnerable build release check-release
 
 GO ?= go
 TOOL := $(GO) tool -modfile=.ci/tools/go.mod
@@ -52,6 +52,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 
 mutate: ## break PACKAGE (./processors/window) in every way gremlins knows, and tell what no test notices; ARGS="-files session"
 	$(GO) run ./.ci/mutate $(ARGS) $(or $(PACKAGE),./processors/window)
+
+stock-goka: ## show that goka as it comes loses, doubles and hangs where the engine does not
+	$(GO) test -count=1 -tags stockgoka -run 'Stock' -v ./processors/engine
 
 test-kafka: ## the tests that want a real Apache Kafka (needs Java and Maven)
 	KLGSTREAM_REQUIRE_KAFKA=1 $(GO) test -count=1 -run 'Kafka' -v ./deploy/devstack/... ./cmd/... ./processors/... | .ci/ran

@@ -13,14 +13,15 @@ import (
 	"klgstream.dev/deploy/devstack/bench"
 )
 
-// peerNames are the engines that deploy/bench/peer.sh runs, and this program.
-var peerNames = []string{"flink", "flink-sql", "kafka-streams", "klgstream"}
+// peerNames are the engines that deploy/bench/peer.sh runs, and this program: as it is in production, with results on update, and with
+// one result per window, as Flink's jobs give.
+var peerNames = []string{"flink", "flink-sql", "kafka-streams", "klgstream", "klgstream-on-close"}
 
 // benchPeersCmd compares this program with others that do the same job.
 type benchPeersCmd struct {
 	BenchTarget `group:"command"`
 	BenchShape  `group:"events"`
-	Peers       []string `default:"flink,flink-sql,kafka-streams,klgstream" placeholder:"NAME" help:"Who takes part. Default ${default}." group:"command"`
+	Peers       []string `default:"flink,flink-sql,kafka-streams,klgstream,klgstream-on-close" placeholder:"NAME" help:"Who takes part. Default ${default}." group:"command"`
 	Runner      string   `default:"deploy/bench/peer.sh" placeholder:"FILE" help:"Script that runs the others. Default ${default}." group:"command"`
 	Threads     int      `default:"0" placeholder:"N" help:"Threads each of the others processes with. Default: the number of CPUs." group:"command"`
 	Rounds      int      `default:"1" placeholder:"N" help:"How often, in turn; medians are shown. Default ${default}." group:"command"`
@@ -54,8 +55,11 @@ func (c *benchPeersCmd) Run(ctx context.Context, a *app) error {
 
 // peer is an engine by its name.
 func (c *benchPeersCmd) peer(name string) bench.Peer {
-	if name == "klgstream" {
+	switch name {
+	case "klgstream":
 		return bench.Peer{Name: name, Command: thisPeer, Prepare: prepareThis, Ours: true}
+	case "klgstream-on-close":
+		return bench.Peer{Name: name, Command: onClose, Prepare: prepareThis, Ours: true}
 	}
 	threads := c.Threads
 	if threads == 0 {
@@ -73,7 +77,16 @@ func prepareThis(ctx context.Context, a bench.Assignment, partitions int) error 
 
 // thisPeer is this program's processor as it runs in production.
 func thisPeer(ctx context.Context, a bench.Assignment) (*exec.Cmd, error) {
+	return processorPeer(ctx, a)
+}
+
+// onClose is the same with one result per window.
+func onClose(ctx context.Context, a bench.Assignment) (*exec.Cmd, error) {
+	return processorPeer(ctx, a, "--emit=close")
+}
+
+func processorPeer(ctx context.Context, a bench.Assignment, more ...string) (*exec.Cmd, error) {
 	names := benchNames(a.Input, a.Output, a.Group)
 	args := append([]string{"processor", "--brokers=" + strings.Join(a.Brokers, ","), "--ops-url=http://127.0.0.1:0", "--idle=hold", "--max-future-skew=-1s", fmt.Sprintf("--bound=%v", a.Bound), "--log-level=warn"}, names.flags()...)
-	return bench.Self(ctx, args...)
+	return bench.Self(ctx, append(args, more...)...)
 }

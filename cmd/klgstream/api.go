@@ -28,14 +28,14 @@ func (c *apiCmd) check() error {
 
 // Run serves until ctx ends.
 func (c *apiCmd) Run(ctx context.Context, a *app) error {
-	if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
-		return err
-	}
-	store, err := c.open(ctx)
+	store, err := c.open(ctx) // what is wrong with a view's file is told at once
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+		return err
+	}
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}

@@ -524,9 +524,13 @@ func (p *partition[E, S]) pack(e *entry[S], record []byte) {
 	p.timers.Move(e, &e.alarm, min(due, p.expiry(e)))
 }
 
-// shelve keeps the memory of a decoded entry for the next, and unshelve takes it.
+// spareLives are always kept on the shelf.
+const spareLives = 1024
+
+// shelve keeps the memory of a decoded entry for the next, and unshelve takes it. No more is kept than there are decoded entries, and
+// some: keys that come and go leave it behind, and nobody takes it.
 func (p *partition[E, S]) shelve(l *live[S]) {
-	if len(p.idle) < p.keep {
+	if len(p.idle) < min(p.keep, p.lives+spareLives) {
 		p.idle = append(p.idle, l)
 	}
 }

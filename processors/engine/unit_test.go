@@ -392,3 +392,19 @@ func TestRecoveryForgetsWhatWasDueBefore(t *testing.T) {
 		t.Error("a window closed long ago fires")
 	}
 }
+
+// Keys that come and go leave no more memory behind than is in use.
+func TestShelfHoldsNoMoreThanIsUsed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	for i := range int64(5 * spareLives) {
+		r.deliver(i, fmt.Sprintf("k%d 1000", i))
+		if i%100 == 99 {
+			r.checkpoint()
+		}
+	}
+	if n := len(r.p.idle); n > spareLives+100 {
+		t.Errorf("%d decoded states lie on the shelf", n)
+	}
+}

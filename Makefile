@@ -30,6 +30,7 @@ format: ## fail if a file is not formatted
 
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags stockgoka ./processors/engine
 
 lint: ## the laws and habits in .golangci.yml
 	$(TOOL) golangci-lint run ./...

@@ -149,3 +149,19 @@ func TestForeignResultsAreNotTheLastWord(t *testing.T) {
 		t.Errorf("overtaken are %v, %v", again.records, err)
 	}
 }
+
+// A client that may write its results and not read them goes on without looking behind them.
+func TestForeignResultsThatMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	for answer, ends := range map[sarama.KError]bool{sarama.ErrTopicAuthorizationFailed: false, sarama.ErrInvalidTopic: true} {
+		r, rig, s := changelog(t, nil)
+		refused := &sarama.FetchResponse{Version: 7}
+		refused.AddError("out", 0, answer)
+		s.answer("FetchRequest", sarama.NewMockWrapper(refused))
+		gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second), lease: s.now}
+		_, err := r.unbroken(t.Context(), gen, []cut[tick, tally]{{p: rig.p}}, acked{{"out", 0}: {first: 3, last: 4}})
+		if (err != nil) != ends {
+			t.Errorf("%v: %v", answer, err)
+		}
+	}
+}

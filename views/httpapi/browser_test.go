@@ -370,6 +370,7 @@ func TestBrowserAccessible(t *testing.T) {
 
 // accessibility lists what is wrong in a page: nameless controls, headings, weak contrast (WCAG AA).
 const accessibility = `(() => {
+  for (const a of document.getAnimations()) a.cancel(); // a row that has just changed is on its way from one colour to another
   const faults = [];
   const shown = (e) => e.checkVisibility() && e.getBoundingClientRect().width > 1;
   for (const e of document.querySelectorAll('button, input, select, a, summary, textarea, [role=tab], meter, progress')) {

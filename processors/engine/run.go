@@ -26,7 +26,7 @@ type run[E, S any] struct {
 	count  int32
 
 	client  sarama.Client // offsets and metadata
-	reader  sarama.Client // of changelogs: its fetches wait, and would hold up commits on the same connection
+	reader  sarama.Client // of changelogs and outputs: fetches would hold up commits on the same connection
 	outbox  *outbox
 	ledger  *ledger
 	frames  *frames // of input and loop

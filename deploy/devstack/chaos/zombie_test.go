@@ -78,6 +78,13 @@ func (d *drama) committed() {
 	})
 }
 
+// outwait waits until a new owner does not expect writes of the old one any more.
+func (d *drama) outwait() {
+	d.Helper()
+	over := time.Now().Add(sessionTimeout + 500*time.Millisecond)
+	d.until("the guard is gone", func() bool { return time.Now().After(over) })
+}
+
 // tableEnd is the end of partition 0 of the group table.
 func (d *drama) tableEnd() int64 { return d.end(d.round.Workload.table()) }
 
@@ -129,8 +136,7 @@ func TestZombieAndCompaction(t *testing.T) {
 				d.committed()
 			}
 			if !late.guard {
-				over := time.Now().Add(sessionTimeout + 500*time.Millisecond)
-				d.until("the guard is gone", func() bool { return time.Now().After(over) })
+				d.outwait()
 			}
 
 			end := d.tableEnd()
@@ -185,8 +191,7 @@ func TestZombieResults(t *testing.T) {
 			d.must(d.publisher.publish(d.Context(), d.source.flush())) // all windows are closed
 			d.committed()
 			if !late.guard {
-				over := time.Now().Add(sessionTimeout + 500*time.Millisecond)
-				d.until("the guard is gone", func() bool { return time.Now().After(over) })
+				d.outwait()
 			}
 
 			end := d.end(d.round.Workload.output())

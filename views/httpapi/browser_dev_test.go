@@ -103,18 +103,22 @@ func TestBrowserDev(t *testing.T) {
 	b.until(`document.querySelectorAll('#busiest [data-key]').length >= 10 && document.querySelectorAll('#timeline rect.window').length >= 3`)
 	b.until(`document.querySelectorAll('#heat .hot').length >= 24`)
 
-	b.run(chromedp.Click("#tab-dead", chromedp.ByQuery))
+	b.click("#tab-dead")
 	b.until(`document.querySelectorAll('#letter-list details').length === 1`)
-	b.run(chromedp.Click("#letter-list details summary", chromedp.ByQuery))
+	b.click("#letter-list details summary")
 	if got := b.text("#letter-list details pre"); got != "this is {not JSON" {
 		t.Errorf("bytes are shown as %q", got)
 	}
+	b.focus("#letter-list details summary")
+	p.replay("nor is {this")
+	b.until(`document.querySelectorAll('#letter-list details').length === 2`)
+	if kept := b.eval(`document.activeElement.closest('details[open]')?.querySelector('pre').textContent`); kept != "this is {not JSON" {
+		t.Errorf("a letter that is read while another arrives: open and with the focus is %v", kept)
+	}
 
-	b.run(
-		chromedp.SendKeys("#create-registration", "ra-12345", chromedp.ByQuery),
-		chromedp.SendKeys("#create-type", "SU95", chromedp.ByQuery),
-		chromedp.Click("#create-button", chromedp.ByQuery),
-	)
+	b.write("#create-registration", "ra-12345")
+	b.write("#create-type", "SU95")
+	b.click("#create-button")
 	b.until(`document.querySelector('#registry-table tr[data-id="RA-12345"]') !== null`)
 	if got := b.eval(`window.marker`); got != "not reloaded" {
 		t.Error("the page was loaded again")

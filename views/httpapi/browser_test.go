@@ -144,6 +144,32 @@ func (b *browser) run(actions ...chromedp.Action) {
 	}
 }
 
+// act waits for an element that can be seen and does one thing to it, until that is true, in one turn of the page's own thread: between finding
+// and touching it nothing is drawn again and nothing moves.
+func (b *browser) act(selector, do string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf(`(e => e && e.checkVisibility() && %s)(document.querySelector(%q))`, do, selector))
+}
+
+// click clicks what is on top in the middle of an element: nothing, if something else covers it.
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.act(selector, `(e.scrollIntoView({block: 'center', behavior: 'instant'}),
+		(top => top && (top.click(), true))((r => document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))(e.getBoundingClientRect())))`)
+}
+
+func (b *browser) focus(selector string) {
+	b.t.Helper()
+	b.act(selector, `(e.focus(), document.activeElement === e)`)
+}
+
+// write types text, letter by letter, where the focus has been put.
+func (b *browser) write(selector, text string) {
+	b.t.Helper()
+	b.focus(selector)
+	b.run(chromedp.KeyEvent(text))
+}
+
 // until waits for a condition in the page.
 func (b *browser) until(condition string) {
 	b.t.Helper()
@@ -161,8 +187,10 @@ func (b *browser) until(condition string) {
 
 func (b *browser) text(selector string) string {
 	b.t.Helper()
-	var out string
-	b.run(chromedp.Text(selector, &out, chromedp.ByQuery))
+	out, ok := b.eval(fmt.Sprintf(`document.querySelector(%q)?.innerText`, selector)).(string)
+	if !ok {
+		b.t.Fatalf("no element %s", selector)
+	}
 	return out
 }
 
@@ -266,11 +294,9 @@ func TestBrowserNarrow(t *testing.T) {
 func TestBrowserCreatesAircraft(t *testing.T) {
 	b := newBrowser(t, 1280, 900)
 	b.until(`document.querySelectorAll('#registry-table tbody tr').length >= 20`)
-	b.run(
-		chromedp.SendKeys("#create-registration", "ra-12345", chromedp.ByQuery),
-		chromedp.SendKeys("#create-type", "SU95", chromedp.ByQuery),
-		chromedp.Click("#create-button", chromedp.ByQuery),
-	)
+	b.write("#create-registration", "ra-12345")
+	b.write("#create-type", "SU95")
+	b.click("#create-button")
 	b.until(`document.querySelector('#registry-table tr[data-id="RA-12345"]') !== null`)
 	if got := b.text("#create-fault"); !strings.Contains(got, "RA-12345 is in the registry") {
 		t.Errorf("the form says %q", got)
@@ -279,12 +305,10 @@ func TestBrowserCreatesAircraft(t *testing.T) {
 		t.Errorf("type is shown as %q", got)
 	}
 	b.clean()
-	b.run(chromedp.SendKeys("#create-registration", "RA-12345\r", chromedp.ByQuery))
+	b.write("#create-registration", "RA-12345\r")
 	b.until(`document.querySelector('#create-fault').textContent.includes('taken')`)
-	b.run(
-		chromedp.Click(`tr[data-id="RA-12345"] button.small`, chromedp.ByQuery),
-		chromedp.SendKeys(`tr[data-id="RA-12345"] input`, "B738\r", chromedp.ByQuery),
-	)
+	b.click(`tr[data-id="RA-12345"] button.small`)
+	b.write(`tr[data-id="RA-12345"] input`, "B738\r")
 	b.until(`document.querySelector('tr[data-id="RA-12345"] .type')?.textContent === 'B738'`)
 }
 
@@ -292,12 +316,14 @@ func TestBrowserCreatesAircraft(t *testing.T) {
 func TestBrowserReadsLetters(t *testing.T) {
 	b := newBrowser(t, 1280, 900)
 	b.until(`document.querySelectorAll('#letter-list details').length === 4`)
-	b.run(chromedp.Focus(`#letter-list details summary`, chromedp.ByQuery), chromedp.KeyEvent("\r"))
+	b.focus(`#letter-list details summary`)
+	b.run(chromedp.KeyEvent("\r"))
 	b.until(`document.querySelector('#letter-list details').open`)
 	if got := b.text("#letter-list details pre"); !strings.Contains(got, "00 01 ff de ad be ef") || !strings.Contains(got, "not JSON") {
 		t.Errorf("bytes are shown as %q", got)
 	}
-	b.run(chromedp.Focus("#tab-dead", chromedp.ByQuery), chromedp.KeyEvent(kb.ArrowRight))
+	b.focus("#tab-dead")
+	b.run(chromedp.KeyEvent(kb.ArrowRight))
 	b.until(`document.querySelectorAll('#letter-list details').length === 9`)
 	if got := b.eval(`document.activeElement.id`); got != "tab-late" {
 		t.Errorf("focus is on %v", got)
@@ -328,7 +354,7 @@ func TestBrowserKey(t *testing.T) {
 		c.Keys = []Key{{Name: "reader", SHA256: Hash("s3cret"), Scopes: []Scope{ScopeRead, ScopeWrite}}}
 	})
 	b.until(`!document.querySelector('#key').hidden`)
-	b.run(chromedp.SendKeys("#key-input", "s3cret\r", chromedp.ByQuery))
+	b.write("#key-input", "s3cret\r")
 	b.more(500)
 	b.until(counted + ` >= 490`)
 	b.clean()
@@ -339,10 +365,8 @@ func TestBrowserDocs(t *testing.T) {
 	b := newBrowser(t, 1280, 900)
 	b.run(chromedp.Navigate(b.url + "/docs"))
 	b.until(`document.querySelectorAll('.operation').length >= 10`)
-	b.run(
-		chromedp.Click("#list-views details.try summary", chromedp.ByQuery),
-		chromedp.Click("#list-views details.try button", chromedp.ByQuery),
-	)
+	b.click("#list-views details.try summary")
+	b.click("#list-views details.try button")
 	b.until(`document.querySelector('#list-views details.try pre').textContent.startsWith('200')`)
 	b.screenshot("docs")
 	b.clean()

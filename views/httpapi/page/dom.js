@@ -23,6 +23,19 @@ function fill(element, attributes, children) {
   return element;
 }
 
+// arrange gives a box these children. What is there already stays where it is, so that an element under the pointer, open or
+// being typed into is not exchanged for its like; one that has to move keeps the focus.
+export function arrange(box, items) {
+  const focused = document.activeElement;
+  const wanted = new Set(items);
+  for (const child of [...box.children]) if (!wanted.has(child)) child.remove();
+  items.forEach((item, i) => { if (box.children[i] !== item) box.insertBefore(item, box.children[i] ?? null); });
+  if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+}
+
+// known finds the children of a box by their data-key.
+export const known = (box) => new Map([...(box?.children ?? [])].map((child) => [child.dataset.key, child]));
+
 // text sets an element's text only if it changed, so that nothing is laid out again for nothing.
 export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;

@@ -1,6 +1,6 @@
 // The fleet: busiest aircraft and the latest windows, kept up to date by the rows of the stream.
 
-import { $, h, number, span, text, time } from './dom.js';
+import { $, arrange, h, known, number, span, text, time } from './dom.js';
 
 const tables = { aircraft_stats: new Map(), aircraft_windows: new Map() };
 const keys = {
@@ -32,22 +32,14 @@ function showBusiest(rows) {
   const list = $('busiest');
   const top = rows[0]?.total_events ?? 1;
   if (!rows.length) return;
-  const there = new Map([...list.children].filter((li) => li.dataset.key).map((li) => [li.dataset.key, li]));
-  const items = rows.map((r) => {
+  const there = known(list);
+  arrange(list, rows.map((r) => {
     const li = there.get(r.registration_number) ?? busiestItem(r.registration_number);
     li.style.setProperty('--share', (r.total_events / top).toFixed(4));
     text(li.querySelector('.count'), number(r.total_events));
     text(li.querySelector('.when'), time(r.last_event).slice(0, 16));
     return li;
-  });
-  if (items.length !== list.children.length || items.some((li, i) => list.children[i] !== li)) keepFocus(() => list.replaceChildren(...items));
-}
-
-// keepFocus lets a list be put in another order without taking the focus from the element that has it.
-function keepFocus(change) {
-  const focused = document.activeElement;
-  change();
-  if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+  }));
 }
 
 const busiestItem = (registration) => h('li', { 'data-key': registration },
@@ -57,12 +49,20 @@ const busiestItem = (registration) => h('li', { 'data-key': registration },
 function showLatest(rows, changed) {
   if (!rows.length) return;
   const body = $('latest').tBodies[0];
-  keepFocus(() => body.replaceChildren(...rows.map((r) => h('tr', { class: changed.has(keys.aircraft_windows(r)) ? 'fresh' : null },
-    h('th', { scope: 'row' }, h('button', { type: 'button', class: 'link', 'data-aircraft': r.registration_number }, r.registration_number)),
-    h('td', { class: 'time' }, span(r.window_start, r.window_end), h('span', { class: 'soft def' }, r.window_definition)),
-    h('td', {}, h('b', {}, number(r.event_count)), ' ', h('span', { class: 'soft' }, types(r.event_types))),
-    h('td', {}, stateOf(r))))));
+  const there = known(body);
+  arrange(body, rows.map((r) => {
+    const key = keys.aircraft_windows(r);
+    const row = !changed.has(key) && there.get(key);
+    if (row) row.className = '';
+    return row || latestRow(r, key, changed.has(key));
+  }));
 }
+
+const latestRow = (r, key, fresh) => h('tr', { 'data-key': key, class: fresh ? 'fresh' : null },
+  h('th', { scope: 'row' }, h('button', { type: 'button', class: 'link', 'data-aircraft': r.registration_number }, r.registration_number)),
+  h('td', { class: 'time' }, span(r.window_start, r.window_end), h('span', { class: 'soft def' }, r.window_definition)),
+  h('td', {}, h('b', {}, number(r.event_count)), ' ', h('span', { class: 'soft' }, types(r.event_types))),
+  h('td', {}, stateOf(r)));
 
 export const stateOf = (r) => (r.final ? h('span', { class: 'tag' }, 'final') : h('span', { class: 'tag open' }, 'open'));
 

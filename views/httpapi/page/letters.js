@@ -1,7 +1,7 @@
 // Late events and dead letters: why, from where, and the bytes.
 
 import { view } from './api.js';
-import { $, h, time } from './dom.js';
+import { $, arrange, h, known, time } from './dom.js';
 
 let shown = 'dead_letters', last = '', chosen = false;
 
@@ -61,9 +61,10 @@ function draw(rows, more) {
     box.replaceChildren(h('p', { class: 'empty' }, shown === 'late_events' ? 'No event came too late.' : 'Every event could be read.'));
     return;
   }
-  const open = new Set([...box.querySelectorAll('details[open]')].map((d) => d.dataset.place));
-  box.replaceChildren(reasons(rows), h('div', { class: 'letters' }, ...rows.map((r) => letter(r, open.has(place(r))))),
-    more ? h('p', { class: 'soft' }, 'The 50 with the highest offsets are shown; the API has all.') : '');
+  const list = box.querySelector('.letters') ?? h('div', { class: 'letters' });
+  const there = known(list); // a letter never changes: what is shown stays, open or not
+  arrange(list, rows.map((r) => there.get(`${shown} ${place(r)}`) ?? letter(r)));
+  arrange(box, [reasons(rows), list, ...(more ? [h('p', { class: 'soft' }, 'The 50 with the highest offsets are shown; the API has all.')] : [])]);
 }
 
 function reasons(rows) {
@@ -72,8 +73,8 @@ function reasons(rows) {
   return h('p', { class: 'reasons' }, ...[...count].sort((a, b) => b[1] - a[1]).map(([reason, n]) => h('span', { class: 'tag' }, `${reason} ${n}`)));
 }
 
-function letter(r, open) {
-  return h('details', { class: 'letter', 'data-place': place(r), open: open ? '' : null },
+function letter(r) {
+  return h('details', { class: 'letter', 'data-key': `${shown} ${place(r)}` },
     h('summary', {}, h('span', { class: `tag ${shown === 'late_events' ? 'warn' : 'bad'}` }, r.reason), h('span', { class: 'reg' }, r.registration_number ?? ''),
       h('span', { class: 'time soft' }, r.event_time ? time(r.event_time) : ''), h('span', { class: 'what soft' }, r.detail), h('code', { class: 'soft place' }, place(r))),
     h('p', {}, r.detail),

@@ -1,7 +1,7 @@
 // The registry: its entries, a form that creates one, and the type changed in place.
 
 import { ask, tell } from './api.js';
-import { $, calm, h, number, time } from './dom.js';
+import { $, arrange, calm, h, known, number, time } from './dom.js';
 
 const path = '/api/v1/aircraft';
 let rows = [], next = null;
@@ -90,11 +90,15 @@ function draw(created) {
     $('registry-table').tBodies[0].replaceChildren(h('tr', {}, h('td', { colspan: 6, class: 'empty' }, 'No aircraft here.')));
     return;
   }
-  $('registry-table').tBodies[0].replaceChildren(...rows.map((r) => entry(r, r.id === created)));
+  const body = $('registry-table').tBodies[0];
+  const there = known(body);
+  arrange(body, rows.map((r) => (r.id !== created && there.get(version(r))) || entry(r, r.id === created)));
 }
 
+const version = (r) => `${r.id}@${r.revision}`;
+
 function entry(r, fresh) {
-  return h('tr', { class: fresh ? 'fresh' : null, 'data-id': r.id },
+  return h('tr', { class: fresh ? 'fresh' : null, 'data-id': r.id, 'data-key': version(r) },
     h('th', { scope: 'row' }, h('button', { type: 'button', class: 'link', 'data-aircraft': r.registration_number }, r.registration_number)),
     h('td', { class: 'type' }, r.aircraft_type || h('span', { class: 'soft' }, 'unknown')), h('td', { class: 'n' }, r.aircraft_id === null ? '–' : String(r.aircraft_id)), h('td', { class: 'n' }, number(r.revision)),
     h('td', { class: 'time' }, time(r.updated_at)), h('td', { class: 'n' }, h('button', { type: 'button', class: 'small', on: { click: (e) => edit(e, r) }, 'aria-label': `Change the type of ${r.registration_number}` }, 'Edit')));

@@ -41,7 +41,7 @@ type Config struct {
 }
 
 // operator counts the events of one definition.
-type operator = window.Operator[codecs.Event, codecs.Aggregate]
+type operator = window.Operator[codecs.Event, tally]
 
 // New is the job, or all that is wrong with the settings.
 func New(c Config) (engine.Job[codecs.Event, State], error) {

@@ -36,7 +36,7 @@ func (t *topology) open(registration string, s *State, watermark int64) ([]codec
 	t.Touch(s)
 	t.Collect(registration, s, watermark, engine.Emit(func(_, value []byte) {
 		var w codecs.Window
-		if err := w.Parse(value, &t.types); err != nil {
+		if err := w.Parse(value, &t.names.types); err != nil {
 			failed = err
 			return
 		}

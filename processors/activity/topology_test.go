@@ -155,8 +155,9 @@ func TestSummary(t *testing.T) {
 			t.Fatal("not counted")
 		}
 	}
-	if s.Total != 5 || s.Summary.LastType != "t4" || s.Summary.First != 1_770_000_000_000 {
-		t.Errorf("%d %+v", s.Total, s.Summary)
+	var all codecs.Aggregate
+	if s.summary.aggregate(&all, &top.(*topology).names); s.total != 5 || all.LastType != "t4" || all.First != 1_770_000_000_000 {
+		t.Errorf("%d %+v", s.total, all)
 	}
 	if top.Idle(&s) {
 		t.Error("idle with open windows")

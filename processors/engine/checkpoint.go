@@ -117,8 +117,6 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 	if err := r.probe(ctx, s, began); err != nil {
 		return err
 	}
-	r.look(s, began)
-	r.drop(s, began)
 	cuts := s.cuts[:0]
 	for _, p := range s.partitions {
 		p.tick(began)
@@ -348,8 +346,7 @@ func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 		if e.fires {
 			p.advance(e)
 		}
-		l := p.liven(e) // recovery may have packed what an earlier generation left to write
-		p.topology.Collect(e.key, &l.state, max(p.hands.watermark, l.purged), p.emitter)
+		p.topology.Collect(e.key, &e.live.state, max(p.hands.watermark, e.live.purged), p.emitter)
 		to.table.add([]byte(e.key), p.encode(e))
 		e.dirty = false
 	}
@@ -523,6 +520,6 @@ func (p *partition[E, S]) show() {
 		p.metrics.eventLag.Set(p.savedAt.Sub(time.UnixMilli(w)).Seconds())
 	}
 	if p.claim != nil {
-		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.past(p.committed.input))))
+		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.committed.input)))
 	}
 }

@@ -40,7 +40,7 @@ type Config struct {
 	// Default 4,096. More cost memory, fewer cost round trips to the broker.
 	ShareKeys int
 	// DecodedKeys is how many keys of all partitions together stay decoded when they are written; others are kept as bytes until
-	// their next event. Default 65,536. Decoded a key takes about four times the memory.
+	// their next event. Default 262,144. Decoded a key takes two to three times the memory.
 	DecodedKeys int
 	// MaxPending is how many bytes of letters, results and re-keyed events all partitions of the input together hold before they wait; while
 	// they are written as many again may be held. Default 64 MiB.
@@ -106,7 +106,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CommitInterval, 100*time.Millisecond)
 	setDefault(&c.MaxDirty, 50_000)
 	setDefault(&c.ShareKeys, 4096)
-	setDefault(&c.DecodedKeys, 65_536)
+	setDefault(&c.DecodedKeys, 262_144)
 	setDefault(&c.MaxPending, 64<<20)
 	setDefault(&c.FrameRecords, 1000)
 	setDefault(&c.MaxBatch, 900_000)

@@ -60,7 +60,7 @@ func TestConfigDefaults(t *testing.T) {
 	t.Parallel()
 	c := Config{}.withDefaults()
 	for name, want := range map[string]any{
-		"CommitInterval": 100 * time.Millisecond, "MaxDirty": 50_000, "ShareKeys": 4096, "DecodedKeys": 65_536, "MaxPending": 67_108_864,
+		"CommitInterval": 100 * time.Millisecond, "MaxDirty": 50_000, "ShareKeys": 4096, "DecodedKeys": 262_144, "MaxPending": 67_108_864,
 		"FrameRecords": 1000, "MaxBatch": 900_000, "Bound": time.Duration(0), "IdleTimeout": 30 * time.Second, "Idle": IdleClock,
 		"MaxFutureSkew": 24 * time.Hour, "SessionTimeout": 10 * time.Second, "WriteTimeout": time.Minute, "Backoff": 100 * time.Millisecond,
 		"MaxBackoff": 15 * time.Second, "StateTTL": time.Duration(0), "MaxKeys": 0,

@@ -27,20 +27,19 @@ const (
 )
 
 // entry is one key of a partition. A key no window of which is open, or that is not among those lately used, is kept as the
-// bytes of its last record.
+// bytes of its last record. What folding reads comes first: it is in few lines of the cache.
 type entry[S any] struct {
 	key     string
-	raw     []byte
 	live    *live[S] // nil while raw
-	seen    int64    // largest event time, ms; only with a state TTL
-	alarm   window.Alarm
 	dirty   bool
 	open    bool // while raw: a window is open
 	gone    bool // it is forgotten
-	stale   bool // the changelog's last record of it is older than this (E6)
 	fires   bool // the watermark has closed a window of it, and it waits for the next cut
 	waits   bool // a late event of it is in the next cut
 	settles bool // a late event of it is in the cut being written
+	alarm   window.Alarm
+	seen    int64 // largest event time, ms; only with a state TTL
+	raw     []byte
 }
 
 // live is a key's decoded record.
@@ -83,11 +82,8 @@ type partition[E, S any] struct {
 	outEnd   int64 // end of the output as far as it is known
 
 	claimed bool                      // this generation folds it
-	ended   time.Time                 // when the last one that did ended
 	claim   sarama.ConsumerGroupClaim // of the input
 	at      position
-	barren  hole      // of the input, from where at stood: no consumer gets to see what is there
-	looked  time.Time // when that was last looked for
 	timers  window.Timers[*entry[S]]
 	hands   hands
 
@@ -165,7 +161,7 @@ func (p *partition[E, S]) newSpools() *spools {
 func (p *partition[E, S]) begin(at position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at, p.claimed, p.failed, p.barren = at, true, nil, hole{}
+	p.at, p.claimed, p.failed = at, true, nil
 	p.timers = window.Timers[*entry[S]]{}
 	p.hands.restore(p.id, p.count, p.config, at.clock)
 	p.committed, p.moved, p.settled = at, false, at.clock.watermark
@@ -173,7 +169,6 @@ func (p *partition[E, S]) begin(at position) {
 	for _, e := range p.entries { // kept from an earlier generation
 		e.alarm, e.fires, e.waits, e.settles = window.Alarm{}, false, false, false
 		p.revive(e)
-		p.supersede(e)
 	}
 }
 
@@ -238,18 +233,8 @@ func (p *partition[E, S]) schedule(e *entry[S]) {
 // end stops folding; what was folded and not written stays dirty.
 func (p *partition[E, S]) end() {
 	p.mu.Lock()
-	p.claimed, p.claim, p.ended = false, nil, p.config.Now()
+	p.claimed, p.claim = false, nil
 	p.mu.Unlock()
-}
-
-// left is for how long others may have folded the partition.
-func (p *partition[E, S]) left(now time.Time) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.claimed || p.ended.IsZero() {
-		return 0
-	}
-	return now.Sub(p.ended)
 }
 
 // unwritten reports whether there is anything that a cut would take.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -284,28 +282,10 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	}
 	r.mu.Lock()
 	r.current = next
-	for id, p := range r.partitions {
-		if !slices.Contains(claimed, id) {
-			p.metrics.leave()
-		}
-	}
 	r.mu.Unlock()
 	r.owner.metrics.rebalances.Inc()
 	r.log.Info("partitions assigned", "generation", next.member.generation, "partitions", claimed)
 	return nil
-}
-
-// keptFor is how long the tables of partitions that others have now are kept, in case they come back at the next rebalance.
-const keptFor = time.Minute
-
-// drop forgets the tables of partitions that others have had for some time. Copies for a hot standby stay.
-func (r *run[E, S]) drop(s *session[E, S], now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.config.HotStandby || len(r.partitions) <= len(s.partitions) {
-		return
-	}
-	maps.DeleteFunc(r.partitions, func(_ int32, p *partition[E, S]) bool { return p.left(now) > keptFor })
 }
 
 // locate checks a position against the log (E6) and fills in where an uncommitted one starts.
@@ -376,13 +356,6 @@ func (r *run[E, S]) claim(c sarama.ConsumerGroupClaim) {
 	p.mu.Unlock()
 }
 
-// trouble notes that a partition of the input or the loop cannot be read now.
-func (r *run[E, S]) trouble(partition int32) {
-	if partition >= 0 && partition < r.count {
-		r.partition(partition).trouble(r.config.Now())
-	}
-}
-
 // ready starts the checkpoints of a generation whose tables are recovered.
 func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	r.log.Info("partitions recovered", "generation", s.GenerationID())
@@ -418,9 +391,7 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 	if err == nil {
 		// The session's context has ended, and perhaps the run's; what is folded is written all the same.
 		ctx, cancel := context.WithTimeout(context.Background(), r.config.SessionTimeout)
-		if err = r.checkpoint(ctx, cur); err == nil && slices.ContainsFunc(cur.partitions, (*partition[E, S]).unwritten) {
-			err = r.checkpoint(ctx, cur) // it found what is to be written over, and has committed nothing
-		}
+		err = r.checkpoint(ctx, cur)
 		cancel()
 	}
 	for _, p := range cur.partitions {

@@ -26,7 +26,7 @@ type State[A any] struct {
 	mixed   bool  // there may be late slices
 	touched bool  // everything unsettled is to be yielded by the next Collect
 
-	first [1]Slice[A] // memory of the first slice: with tumbling windows the only one, but for moments
+	first [2]Slice[A] // memory of the first slices: with tumbling windows those of the open window and of the one before
 }
 
 // Slice is events that are always counted in the same windows: for tumbling and session one window, else the stretch between two
@@ -73,10 +73,10 @@ func (s *State[A]) insert(i int, span Span) *Slice[A] {
 	if n := len(s.Slices); n < cap(s.Slices) {
 		s.Slices = s.Slices[:n+1]
 	} else if n == 0 {
-		s.Slices = s.first[:]
+		s.Slices = s.first[:1]
 	} else {
 		s.Slices = append(s.Slices, Slice[A]{})
-		s.first = [1]Slice[A]{} // whose accumulator is the first of those now
+		s.first = [len(s.first)]Slice[A]{} // whose accumulators are those of the first now
 	}
 	spare := s.Slices[len(s.Slices)-1].Acc
 	copy(s.Slices[i+1:], s.Slices[i:])

@@ -346,7 +346,8 @@ func (p *partition[E, S]) encodeShare(c *cut[E, S], to *spools) {
 		if e.fires {
 			p.advance(e)
 		}
-		p.topology.Collect(e.key, &e.live.state, max(p.hands.watermark, e.live.purged), p.emitter)
+		l := p.liven(e) // recovery may have packed what an earlier generation left to write
+		p.topology.Collect(e.key, &l.state, max(p.hands.watermark, l.purged), p.emitter)
 		to.table.add([]byte(e.key), p.encode(e))
 		e.dirty = false
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func (r *run[E, S]) probe(ctx context.Context, s *session[E, S], now time.Time) 
 	ends, err := r.ends(s)
 	if err != nil && repeatable(err) {
 		r.log.Debug("asking for the ends of the logs again", "error", err)
+		_ = r.reader.RefreshMetadata(r.topics.table, r.topics.output) // a leader may have moved, and nobody else asks this client
 		return nil
 	} else if err != nil {
 		return err
@@ -123,11 +125,15 @@ func (p *partition[E, S]) overwrite(records []*sarama.Record) {
 		if e == nil || !p.claimed {
 			continue
 		}
-		l := p.liven(e)
-		p.topology.Touch(&l.state)
-		p.soil(e)
-		p.metrics.all.overwritten.Inc()
+		p.restate(e)
 	}
+}
+
+// restate publishes a key's state again, and its results with it.
+func (p *partition[E, S]) restate(e *entry[S]) {
+	p.topology.Touch(&p.liven(e).state)
+	p.soil(e)
+	p.metrics.all.overwritten.Inc()
 }
 
 // repeat appends the newest own results once more that lie before foreign ones of their keys. It is called between two writes: none
@@ -164,12 +170,16 @@ func (r *run[E, S]) overtaken(ctx context.Context, s *session[E, S], p *partitio
 	if h.from >= h.to || p.owns == nil && !r.config.Now().Before(s.guarded) {
 		return again, nil
 	}
-	foreign := make(map[string]int64) // offset of the last
+	type word struct {
+		offset int64
+		value  []byte
+	}
+	foreign := make(map[string]word) // the last
 	err := r.scan(ctx, to, h, func(b fetched) {
 		if b.ProducerID != r.outbox.producer.id {
 			each(b, func(rec *sarama.Record, offset int64) {
 				if p.owns == nil || p.owns(rec.Key) {
-					foreign[string(rec.Key)] = offset
+					foreign[string(rec.Key)] = word{offset, rec.Value}
 				}
 			})
 		}
@@ -183,15 +193,17 @@ func (r *run[E, S]) overtaken(ctx context.Context, s *session[E, S], p *partitio
 			return
 		}
 		each(b, func(rec *sarama.Record, offset int64) {
-			if last, ok := foreign[string(rec.Key)]; ok && offset < last {
+			if last, ok := foreign[string(rec.Key)]; ok && offset < last.offset {
 				own[string(rec.Key)] = rec
 			} else if ok { // it is the last word already
 				delete(own, string(rec.Key))
 			}
 		})
 	})
-	for _, rec := range own {
-		again.add(rec.Key, rec.Value)
+	for key, rec := range own {
+		if !bytes.Equal(rec.Value, foreign[key].value) { // else two that agree would repeat each other for ever
+			again.add(rec.Key, rec.Value)
+		}
 	}
 	return again, err
 }
@@ -208,15 +220,23 @@ func (r *run[E, S]) scan(ctx context.Context, tp topicPartition, h hole, yield f
 	deadline := r.config.Now().Add(r.config.WriteTimeout)
 	for from := h.from; from < h.to; {
 		batches, err := fetch(r.reader, tp.topic, tp.partition, from)
+		if errors.Is(err, sarama.ErrOffsetOutOfRange) { // the first of them are deleted already, perhaps all
+			var oldest int64
+			if oldest, err = r.reader.GetOffset(tp.topic, tp.partition, sarama.OffsetOldest); err == nil && oldest <= from {
+				return nil
+			} else if err == nil {
+				from = oldest
+				continue
+			}
+		}
 		switch {
-		case errors.Is(err, sarama.ErrOffsetOutOfRange): // they are deleted already
-			return nil
 		case err != nil && (!repeatable(err) || r.config.Now().After(deadline)):
 			return fmt.Errorf("read %s/%d@%d: %w", tp.topic, tp.partition, from, err)
 		case err != nil:
 			if err := pause(ctx, 100*time.Millisecond); err != nil {
 				return err
 			}
+			_ = r.reader.RefreshMetadata(tp.topic)
 			continue
 		case len(batches) == 0:
 			return nil

@@ -72,7 +72,8 @@ func TestHealingThatIsImpossible(t *testing.T) {
 		r, rig, s := changelog(t, nil)
 		resp := &sarama.FetchResponse{Version: 7}
 		resp.AddError("table", 0, answer)
-		s.broker.SetHandlerByMap(map[string]sarama.MockResponse{"FetchRequest": sarama.NewMockWrapper(resp)})
+		s.answer("FetchRequest", sarama.NewMockWrapper(resp))
+		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetOldest, 6))
 		asked := 0
 		r.config.Now = func() time.Time { asked++; return s.now.Add(time.Duration(asked) * 40 * time.Second) } // patient for a minute
 		if err := r.heal(t.Context(), rig.p, hole{3, 6}); want == nil && err != nil || want != nil && !errors.Is(err, want) {
@@ -163,5 +164,102 @@ func TestForeignResultsThatMayNotBeRead(t *testing.T) {
 		if (err != nil) != ends {
 			t.Errorf("%v: %v", answer, err)
 		}
+	}
+}
+
+// E7: batches whose offset the broker does not tell, for it had them already, hide nothing that others have appended beside them.
+func TestHolesBesideRepeatedBatches(t *testing.T) {
+	t.Parallel()
+	tp := topicPartition{"table", 0}
+	for name, offsets := range map[string][]int64{
+		"first":      {-1, 16}, // two records at 10 or behind, and others'
+		"in between": {10, -1, 16},
+	} {
+		acks := make(acked)
+		for _, offset := range offsets {
+			acks.add(tp, offset, 2)
+		}
+		next := int64(10)
+		found := acks.holes(tp, &next)
+		if want := (hole{10 + 2*int64(len(offsets)-2), 16}); len(found) != 1 || found[0] != want || next != 18 {
+			t.Errorf("%s: holes %v up to %d, want %v", name, found, next, want)
+		}
+	}
+	acks := make(acked)
+	acks.add(tp, 10, 2)
+	acks.add(tp, -1, 2) // at 12, or behind what others have appended: the next write tells
+	next := int64(10)
+	if found := acks.holes(tp, &next); len(found) != 0 || next != 12 {
+		t.Errorf("last: holes %v up to %d, want none up to 12", found, next)
+	}
+}
+
+// E7: the own results before foreign ones are found also where retention has deleted the first of them.
+func TestForeignResultsBehindADeletedStart(t *testing.T) {
+	t.Parallel()
+	log := &sarama.FetchResponse{Version: 7}
+	log.AddRecordBatch("out", 0, sarama.StringEncoder("a"), sarama.StringEncoder("a2"), 12, 7, false)
+	log.AddRecordBatch("out", 0, sarama.StringEncoder("a"), sarama.StringEncoder("stale"), 13, predecessor, false)
+	deleted := &sarama.FetchResponse{Version: 7}
+	deleted.AddError("out", 0, sarama.ErrOffsetOutOfRange)
+	r, rig, s := changelog(t, nil)
+	s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("out", 0, sarama.OffsetOldest, 12))
+	s.answer("FetchRequest", sarama.NewMockSequence(log, deleted, log))
+	rig.p.appends(10)
+	rig.p.outEnd = 13
+	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{13, 14})
+	if err != nil || len(again.records) != 1 || string(again.records[0].Value) != "a2" {
+		t.Errorf("overtaken are %v, %v", again.records, err)
+	}
+}
+
+// Two groups that count the same windows into one output once repeated each other's results for ever. What says the same is not repeated.
+func TestForeignResultsThatSayTheSame(t *testing.T) {
+	t.Parallel()
+	log := &sarama.FetchResponse{Version: 7}
+	for i, producer := range []int64{7, predecessor} {
+		log.AddRecordBatch("out", 0, sarama.StringEncoder("a"), sarama.StringEncoder("a2"), 10+int64(i), producer, false)
+	}
+	r, rig, s := changelog(t, nil)
+	s.answer("FetchRequest", sarama.NewMockWrapper(log))
+	rig.p.appends(10)
+	rig.p.outEnd = 11
+	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{11, 12})
+	if err != nil || len(again.records) != 0 {
+		t.Errorf("overtaken are %v, %v", again.records, err)
+	}
+}
+
+// E7: what the last checkpoint of a generation finds is written over before the partition is given up, and the position is committed: there
+// is no next checkpoint to do so.
+func TestLastCheckpointWritesOverWhatItFinds(t *testing.T) {
+	t.Parallel()
+	r, rig, s := changelog(t, map[int64]string{3: "a"})
+	ok := sarama.NewMockOffsetCommitResponse(t)
+	s.answer("OffsetCommitRequest", ok)
+	var produced []any
+	for _, at := range []struct {
+		topic  string
+		offset int64
+	}{{"table", 4}, {"out", 0}, {"table", 5}, {"out", 1}} {
+		produced = append(produced, sarama.NewMockWrapper(&sarama.ProduceResponse{
+			Version: 7, Blocks: map[string]map[int32]*sarama.ProduceResponseBlock{at.topic: {0: {Offset: at.offset}}},
+		}))
+	}
+	s.answer("ProduceRequest", sarama.NewMockSequence(produced...))
+	rig.p.table, rig.p.outEnd = 2, 0
+	r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
+	r.partitions = map[int32]*partition[tick, tally]{0: rig.p}
+	r.cancel = func(err error) { t.Errorf("the run failed: %v", err) }
+	r.current = &session[tick, tally]{
+		partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{}), recovered: true, lease: s.now, probed: s.now,
+		member: member{generation: 3, id: "m"},
+	}
+	rig.deliver(3, "b 2000")
+	if err := r.finish(nil); err != nil {
+		t.Fatal(err)
+	}
+	if rig.p.unwritten() || rig.p.committed.input != 4 || s.requests("OffsetCommitRequest") != 1 {
+		t.Errorf("unwritten %v, committed up to %d", rig.p.unwritten(), rig.p.committed.input)
 	}
 }

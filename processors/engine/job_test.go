@@ -105,8 +105,14 @@ type world struct {
 
 func newWorld(t *testing.T, partitions int32) *world {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, ledgerTopics...),
-		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "100"}))
+	return newWorldOf(t, partitions, kfake.NumBrokers(1))
+}
+
+// newWorldOf is one whose cluster has further options.
+func newWorldOf(t *testing.T, partitions int32, more ...kfake.Opt) *world {
+	t.Helper()
+	c, err := kfake.NewCluster(append(more, kfake.SeedTopics(partitions, ledgerTopics...),
+		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "100"}))...)
 	if err != nil {
 		t.Fatal(err)
 	}

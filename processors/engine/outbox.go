@@ -75,8 +75,8 @@ func open(b *sarama.Broker, c *sarama.Config) error {
 // acked says at which offsets a partition's records were appended.
 type acked map[topicPartition]appended
 
-// appended is the offset of a write's first and last record, -1 where the broker did not say (a repeated batch), and what others have
-// appended between its batches.
+// appended is the offset of a write's first and last record whose offset the broker has told, -1 if it told none, and the stretches between
+// its batches that others have appended, or where batches lie whose offset it did not tell (repeated ones).
 type appended struct {
 	first, last int64
 	holes       []hole
@@ -258,18 +258,20 @@ func (o *outbox) settle(tp topicPartition, resp *sarama.ProduceResponse, queue m
 
 // add notes one acknowledged batch of n records.
 func (a acked) add(tp topicPartition, offset int64, n int) {
-	last := int64(-1)
-	if offset >= 0 {
-		last = offset + int64(n) - 1
-	}
 	all, ok := a[tp]
+	if !ok {
+		all.first, all.last = -1, -1
+	}
 	switch {
-	case !ok:
+	case offset < 0: // it lies behind the last one, and before the next
+	case all.first < 0:
 		all.first = offset
-	case all.last >= 0 && offset > all.last+1:
+	case offset > all.last+1:
 		all.holes = append(all.holes, hole{all.last + 1, offset})
 	}
-	all.last = last
+	if offset >= 0 {
+		all.last = offset + int64(n) - 1
+	}
 	a[tp] = all
 }
 

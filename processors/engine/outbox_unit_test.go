@@ -219,14 +219,14 @@ func TestWriteWaitsForTheCoordinator(t *testing.T) {
 	}
 }
 
-// An acknowledgement says where the first batch began and the last ended; of a repeated batch nobody knows where it lies.
+// An acknowledgement says where the first batch began and the last ended of those of which it is known; of a repeated batch it is not.
 func TestAcknowledged(t *testing.T) {
 	t.Parallel()
 	tp := topicPartition{"out", 0}
 	for _, c := range []struct {
 		offsets []int64 // of batches of two records
 		want    [2]int64
-	}{{[]int64{5}, [2]int64{5, 6}}, {[]int64{0}, [2]int64{0, 1}}, {[]int64{5, 7}, [2]int64{5, 8}}, {[]int64{-1}, [2]int64{-1, -1}}, {[]int64{5, -1}, [2]int64{5, -1}}, {[]int64{-1, 9}, [2]int64{-1, 10}}} {
+	}{{[]int64{5}, [2]int64{5, 6}}, {[]int64{0}, [2]int64{0, 1}}, {[]int64{5, 7}, [2]int64{5, 8}}, {[]int64{-1}, [2]int64{-1, -1}}, {[]int64{5, -1}, [2]int64{5, 6}}, {[]int64{-1, 9}, [2]int64{9, 10}}} {
 		a := make(acked)
 		for _, o := range c.offsets {
 			a.add(tp, o, 2)

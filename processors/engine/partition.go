@@ -34,6 +34,7 @@ type entry[S any] struct {
 	dirty   bool
 	open    bool // while raw: a window is open
 	gone    bool // it is forgotten
+	stale   bool // the changelog's last record of it is older than this (E6)
 	fires   bool // the watermark has closed a window of it, and it waits for the next cut
 	waits   bool // a late event of it is in the next cut
 	settles bool // a late event of it is in the cut being written
@@ -169,6 +170,7 @@ func (p *partition[E, S]) begin(at position) {
 	for _, e := range p.entries { // kept from an earlier generation
 		e.alarm, e.fires, e.waits, e.settles = window.Alarm{}, false, false, false
 		p.revive(e)
+		p.supersede(e)
 	}
 }
 

@@ -233,7 +233,7 @@ func TestTableCountsItsBytes(t *testing.T) {
 	set("a", long)
 	check("a longer one", 1, 0, len(long))
 	set("a", short)
-	check("an older one", 1, 0, len(long))
+	check("an older one, over which it is to be written again", 1, 1, 0)
 	set("a", record(3, 1))
 	check("a shorter one", 1, 0, len(short))
 	r.p.liven(r.p.entries["a"])

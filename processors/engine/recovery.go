@@ -154,13 +154,20 @@ func (t *tableReader) nothingLeft() bool {
 			return true
 		}
 		for _, b := range batches {
-			if b.visible {
+			if b.shows(from) {
 				return false
 			}
 			from = max(from, b.LastOffset()+1)
 		}
 	}
 	return true
+}
+
+// shows reports whether a consumer sees a record of the batch at an offset or behind it: compaction may have taken the last ones, and
+// leaves the batch's end where it was.
+func (b fetched) shows(from int64) bool {
+	n := len(b.Records)
+	return b.visible && n > 0 && b.FirstOffset+b.Records[n-1].OffsetDelta >= from
 }
 
 // fetched is a batch as it lies in the log.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -391,7 +392,9 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 	if err == nil {
 		// The session's context has ended, and perhaps the run's; what is folded is written all the same.
 		ctx, cancel := context.WithTimeout(context.Background(), r.config.SessionTimeout)
-		err = r.checkpoint(ctx, cur)
+		if err = r.checkpoint(ctx, cur); err == nil && slices.ContainsFunc(cur.partitions, (*partition[E, S]).unwritten) {
+			err = r.checkpoint(ctx, cur) // it found what is to be written over, and has committed nothing
+		}
 		cancel()
 	}
 	for _, p := range cur.partitions {

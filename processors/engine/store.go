@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -81,11 +82,14 @@ func (p *partition[E, S]) take(m *sarama.ConsumerMessage, e *entry[S], l *lot[S]
 		e = l.entry(m)
 		p.entries[e.key] = e
 	case p.older(env, e):
+		e.stale = true
+		p.supersede(e)
 		return nil
 	case e.live != nil:
 		e.live = nil
 		p.lives--
 	}
+	e.stale = false
 	p.packed += len(m.Value) - len(e.raw)
 	if cap(e.raw) < len(m.Value) {
 		e.raw = make([]byte, 0, len(m.Value))
@@ -95,6 +99,15 @@ func (p *partition[E, S]) take(m *sarama.ConsumerMessage, e *entry[S], l *lot[S]
 		p.restore(e, env)
 	}
 	return nil
+}
+
+// supersede writes a key's state over an older one of a former owner, which is the last word of the changelog: compaction would keep that,
+// and drop the newer one before it (E7). Who holds a copy only leaves it to the owner.
+func (p *partition[E, S]) supersede(e *entry[S]) {
+	if e.stale && p.claimed {
+		e.stale = false
+		p.restate(e)
+	}
 }
 
 // lot is memory for the new keys of a group of changelog records in one piece each of entries, names and records: less to
@@ -145,6 +158,9 @@ func (p *partition[E, S]) erase(key []byte) {
 	}
 	if e.gone = true; e.live != nil {
 		p.lives--
+	}
+	if e.dirty {
+		p.dirty = slices.DeleteFunc(p.dirty, func(d *entry[S]) bool { return d == e })
 	}
 	p.packed -= len(e.raw)
 	delete(p.entries, e.key)

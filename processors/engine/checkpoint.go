@@ -117,6 +117,7 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 	if err := r.probe(ctx, s, began); err != nil {
 		return err
 	}
+	r.look(s, began)
 	cuts := s.cuts[:0]
 	for _, p := range s.partitions {
 		p.tick(began)
@@ -521,6 +522,6 @@ func (p *partition[E, S]) show() {
 		p.metrics.eventLag.Set(p.savedAt.Sub(time.UnixMilli(w)).Seconds())
 	}
 	if p.claim != nil {
-		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.committed.input)))
+		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.past(p.committed.input))))
 	}
 }

@@ -34,7 +34,9 @@ type hands struct {
 
 	now  int64     // processing time of the frame being folded, ms
 	last time.Time // when the input last had a record
-	idle bool      // the own source is idle
+	idle bool      // the own source is idle, as this generation has seen
+
+	troubled time.Time // when input or loop could last not be read; zero: never
 }
 
 // announceEvery is the least time between two announcements of a watermark that only moved on, with up to 15 partitions;
@@ -159,20 +161,34 @@ func (p *partition[E, S]) advance(e *entry[S]) {
 }
 
 // tick lets processing time have its say: an input that is read to its end and silent is idle, and when all are the
-// watermark follows the wall clock.
+// watermark follows the wall clock. A log that cannot be read is not silent, and one that was idle for an earlier generation may have
+// got records since.
 func (p *partition[E, S]) tick(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.hands
-	if !h.idle && now.Sub(h.last) > p.config.IdleTimeout && p.readToEnd() {
+	calm := now.Sub(h.troubled) > p.config.IdleTimeout
+	if !h.idle && calm && p.silent(now) && p.readToEnd() {
 		h.idle = true
 		h.marks.Rest(p.id)
 	}
-	if p.config.Idle == IdleClock {
+	if p.config.Idle == IdleClock && h.idle && calm {
 		h.marks.Lift(now.UnixMilli() - p.config.Bound.Milliseconds() - 1)
 	}
 	p.follow()
 	p.timers.Advance(h.watermark, p.fire) // what was scheduled behind the watermark since it last moved
+}
+
+// silent reports whether the input has had no record for longer than the idle time-out.
+func (p *partition[E, S]) silent(now time.Time) bool {
+	return now.Sub(p.hands.last) > p.config.IdleTimeout
+}
+
+// trouble notes that the input or the loop cannot be read now.
+func (p *partition[E, S]) trouble(now time.Time) {
+	p.mu.Lock()
+	p.hands.troubled = now
+	p.mu.Unlock()
 }
 
 func (p *partition[E, S]) readToEnd() bool { return p.claim != nil && p.behind() <= 0 }
@@ -182,7 +198,52 @@ func (p *partition[E, S]) behind() int64 {
 	if p.claim == nil {
 		return 0
 	}
-	return p.claim.HighWaterMarkOffset() - p.at.input
+	return p.claim.HighWaterMarkOffset() - p.past(p.at.input)
+}
+
+// past is a position behind what the log has there that no consumer gets to see.
+func (p *partition[E, S]) past(input int64) int64 {
+	if input == p.barren.from {
+		return max(input, p.barren.to)
+	}
+	return input
+}
+
+// lookEvery is how often a silent input is looked into that seems to have records.
+const lookEvery = time.Second
+
+// puzzling reports whether the input is silent though it is known to go on: records wait to be folded, or there are none that a consumer
+// gets to see.
+func (p *partition[E, S]) puzzling(now time.Time) (from, end int64, yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hands.idle || p.claim == nil || p.behind() <= 0 || !p.silent(now) || now.Sub(p.looked) < lookEvery {
+		return 0, 0, false
+	}
+	p.looked = now
+	return p.past(p.at.input), p.claim.HighWaterMarkOffset(), true
+}
+
+// look finds out whether silent inputs end in what no consumer gets to see: the marker of a transaction, or the records of an aborted one.
+// They are read to their end all the same.
+func (r *run[E, S]) look(s *session[E, S], now time.Time) {
+	for _, p := range s.partitions {
+		from, end, yes := p.puzzling(now)
+		if !yes {
+			continue
+		}
+		to, err := barren(r.reader, r.topics.input, p.id, from, end)
+		if err != nil {
+			r.log.Debug("looking into a silent input again", "partition", p.id, "error", err)
+			_ = r.reader.RefreshMetadata(r.topics.input)
+			continue
+		}
+		p.mu.Lock()
+		if p.past(p.at.input) == from {
+			p.barren = hole{p.at.input, to}
+		}
+		p.mu.Unlock()
+	}
 }
 
 // speak tells the other partitions of the own watermark, if there is something new to tell.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"klgstream.dev/processors/window"
 )
 
 // fakeClaim is a claim that knows how far the log reaches.
@@ -281,6 +283,64 @@ func TestSkew(t *testing.T) {
 		detail, skewed := r.p.skewed(c.event, time.UnixMilli(c.stamp))
 		if skewed != c.skewed || skewed != strings.Contains(detail, "--max-future-skew") {
 			t.Errorf("%s: skewed %v (%s)", c.name, skewed, detail)
+		}
+	}
+}
+
+// E5: that an input was idle is a generation's own finding. In the time between two generations records may have come; the clock once drove
+// the watermark past them before the first of them was read, and all were late.
+func TestIdleInputOfAnEarlierGeneration(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.config.Idle = IdleClock
+	r.begin(position{input: 1, clock: clock{watermark: 1000, sources: []sourceClock{{0, byte(window.Idle), 1000, -1}}}})
+	claim := &fakeClaim{end: 2}
+	for _, c := range []struct {
+		what  string
+		claim sarama.ConsumerGroupClaim
+		after time.Duration
+		want  int64
+	}{
+		{"before its records come", nil, time.Second, 1000},
+		{"a record waits", claim, time.Second, 1000},
+		{"a record waits for long", claim, time.Hour + 1, 1000},
+	} {
+		r.p.claim = c.claim
+		if r.p.tick(r.after(c.after)); r.p.hands.watermark != c.want {
+			t.Errorf("%s: watermark %d, want %d", c.what, r.p.hands.watermark, c.want)
+		}
+	}
+	r.deliver(1, "a 2000")
+	if r.checkpoint(); len(r.late) > 0 {
+		t.Errorf("late: %q", r.late)
+	}
+	if r.p.tick(r.after(time.Hour + 1)); r.p.hands.watermark != 1e12+3_600_000-1 {
+		t.Errorf("when it is idle again: watermark %d", r.p.hands.watermark)
+	}
+}
+
+// An input that cannot be read is not silent, however long that takes, nor does the clock go on that drove the watermark before: producers
+// keep what they could not send.
+func TestInputThatCannotBeReadIsNotIdle(t *testing.T) {
+	t.Parallel()
+	for _, idle := range []bool{false, true} {
+		r := newRig(t)
+		r.config.Idle = IdleClock
+		r.begin(fresh())
+		r.deliver(0, "a 1000")
+		r.p.claim = &fakeClaim{end: 1}
+		start := time.Duration(0)
+		if idle {
+			start = time.Hour + 1
+			r.p.tick(r.after(start))
+		}
+		before := r.p.hands.watermark
+		r.p.trouble(r.after(start + 30*time.Minute))
+		if r.p.tick(r.after(start + 90*time.Minute)); r.p.hands.watermark != before {
+			t.Errorf("idle before %v: the watermark went from %d to %d", idle, before, r.p.hands.watermark)
+		}
+		if r.p.tick(r.after(start + 90*time.Minute + 1)); r.p.hands.watermark == before {
+			t.Errorf("idle before %v: it stands for ever", idle)
 		}
 	}
 }

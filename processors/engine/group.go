@@ -24,6 +24,8 @@ type sessions interface {
 	ready(s sarama.ConsumerGroupSession)
 	// claim is called when a claim's records start to come.
 	claim(c sarama.ConsumerGroupClaim)
+	// trouble is called when a claim's partition cannot be read.
+	trouble(partition int32)
 	// finish is called after goka has stopped its partitions, while the generation still may commit.
 	finish(s sarama.ConsumerGroupSession) error
 }
@@ -44,6 +46,24 @@ func (g *group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		}
 	}
 	return nil
+}
+
+// Errors are the group's errors, which goka reads. Those of a claim say that its partition cannot be read now.
+func (g *group) Errors() <-chan error {
+	out := make(chan error, cap(g.ConsumerGroup.Errors())) // like sarama's, it drops what nobody takes
+	go func() {
+		defer close(out)
+		for err := range g.ConsumerGroup.Errors() {
+			if e, ok := errors.AsType[*sarama.ConsumerError](err); ok {
+				g.sessions.trouble(e.Partition)
+			}
+			select {
+			case out <- err:
+			default:
+			}
+		}
+	}()
+	return out
 }
 
 // handler passes a generation on to goka.

@@ -85,6 +85,8 @@ type partition[E, S any] struct {
 	claimed bool                      // this generation folds it
 	claim   sarama.ConsumerGroupClaim // of the input
 	at      position
+	barren  hole      // of the input, from where at stood: no consumer gets to see what is there
+	looked  time.Time // when that was last looked for
 	timers  window.Timers[*entry[S]]
 	hands   hands
 
@@ -162,7 +164,7 @@ func (p *partition[E, S]) newSpools() *spools {
 func (p *partition[E, S]) begin(at position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at, p.claimed, p.failed = at, true, nil
+	p.at, p.claimed, p.failed, p.barren = at, true, nil, hole{}
 	p.timers = window.Timers[*entry[S]]{}
 	p.hands.restore(p.id, p.count, p.config, at.clock)
 	p.committed, p.moved, p.settled = at, false, at.clock.watermark

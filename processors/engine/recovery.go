@@ -163,6 +163,24 @@ func (t *tableReader) nothingLeft() bool {
 	return true
 }
 
+// barren is the end of what a log has from an offset on, up to another one at most, that no consumer gets to see. Records of a transaction
+// that is still open are none of that.
+func barren(client sarama.Client, topic string, partition int32, from, end int64) (int64, error) {
+	for from < end {
+		batches, err := fetch(client, topic, partition, from)
+		if err != nil || len(batches) == 0 {
+			return from, err
+		}
+		for _, b := range batches {
+			if b.shows(from) {
+				return from, nil
+			}
+			from = max(from, b.LastOffset()+1)
+		}
+	}
+	return from, nil
+}
+
 // shows reports whether a consumer sees a record of the batch at an offset or behind it: compaction may have taken the last ones, and
 // leaves the batch's end where it was.
 func (b fetched) shows(from int64) bool {

@@ -407,3 +407,38 @@ func TestPendingIsBoundedForAllPartitions(t *testing.T) {
 		t.Error("a quarter is not full")
 	}
 }
+
+// The group's errors reach goka, and those of a claim say that its partition cannot be read.
+func TestErrorsOfClaims(t *testing.T) {
+	t.Parallel()
+	errs := make(chan error, 3)
+	told := make(chan int32, 3)
+	g := &group{ConsumerGroup: &troubledGroup{errs: errs}, sessions: listener{told: told}}
+	plain, claim := errors.New("no coordinator"), &sarama.ConsumerError{Topic: "in", Partition: 2, Err: sarama.ErrOutOfBrokers}
+	errs <- plain
+	errs <- claim
+	out := g.Errors()
+	if a, b := <-out, <-out; !errors.Is(a, plain) || !errors.Is(b, claim) {
+		t.Errorf("passed on %v and %v", a, b)
+	}
+	if p := <-told; p != 2 {
+		t.Errorf("told of partition %d, want 2", p)
+	}
+	if close(errs); <-out != nil {
+		t.Error("an error of a group that is closed")
+	}
+}
+
+type troubledGroup struct {
+	sarama.ConsumerGroup
+	errs chan error
+}
+
+func (g *troubledGroup) Errors() <-chan error { return g.errs }
+
+type listener struct {
+	sessions
+	told chan int32
+}
+
+func (l listener) trouble(partition int32) { l.told <- partition }

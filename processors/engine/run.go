@@ -357,6 +357,13 @@ func (r *run[E, S]) claim(c sarama.ConsumerGroupClaim) {
 	p.mu.Unlock()
 }
 
+// trouble notes that a partition of the input or the loop cannot be read now.
+func (r *run[E, S]) trouble(partition int32) {
+	if partition >= 0 && partition < r.count {
+		r.partition(partition).trouble(r.config.Now())
+	}
+}
+
 // ready starts the checkpoints of a generation whose tables are recovered.
 func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	r.log.Info("partitions recovered", "generation", s.GenerationID())

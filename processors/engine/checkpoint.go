@@ -118,6 +118,7 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 		return err
 	}
 	r.look(s, began)
+	r.drop(s, began)
 	cuts := s.cuts[:0]
 	for _, p := range s.partitions {
 		p.tick(began)

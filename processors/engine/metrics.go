@@ -119,6 +119,13 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 	}
 }
 
+// leave shows nothing of a partition that another replica has now.
+func (m *partitionMetrics) leave() {
+	for _, g := range []prometheus.Gauge{m.lag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery} {
+		g.Set(0)
+	}
+}
+
 // acknowledged publishes what a checkpoint made durable.
 func (m *partitionMetrics) acknowledged(o outcomes, s *spools) {
 	m.counted.Add(float64(o.counted))

@@ -83,6 +83,7 @@ type partition[E, S any] struct {
 	outEnd   int64 // end of the output as far as it is known
 
 	claimed bool                      // this generation folds it
+	ended   time.Time                 // when the last one that did ended
 	claim   sarama.ConsumerGroupClaim // of the input
 	at      position
 	barren  hole      // of the input, from where at stood: no consumer gets to see what is there
@@ -237,8 +238,18 @@ func (p *partition[E, S]) schedule(e *entry[S]) {
 // end stops folding; what was folded and not written stays dirty.
 func (p *partition[E, S]) end() {
 	p.mu.Lock()
-	p.claimed, p.claim = false, nil
+	p.claimed, p.claim, p.ended = false, nil, p.config.Now()
 	p.mu.Unlock()
+}
+
+// left is for how long others may have folded the partition.
+func (p *partition[E, S]) left(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.claimed || p.ended.IsZero() {
+		return 0
+	}
+	return now.Sub(p.ended)
 }
 
 // unwritten reports whether there is anything that a cut would take.

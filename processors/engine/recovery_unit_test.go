@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -85,6 +86,36 @@ func TestStaleStateIsWrittenOverAfterRecovery(t *testing.T) {
 		rig.checkpoint()
 		if string(rig.table["a"]) != string(first.table["a"]) || len(rig.out) != 1 || rig.out[0] != "a=2" {
 			t.Errorf("standby %v: published %q", standby, rig.out)
+		}
+	}
+}
+
+// What a replica keeps of a partition that another has now is memory for nothing, unless the partition comes back soon. A replica that had
+// started first once kept all tables for as long as it ran.
+func TestTablesOfOthersAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		claimed bool
+		standby bool
+		after   time.Duration
+		kept    bool
+	}{
+		{"just given up", false, false, keptFor, true},
+		{"long given up", false, false, keptFor + 1, false},
+		{"a hot standby's", false, true, time.Hour, true},
+		{"the own", true, false, time.Hour, true},
+	} {
+		rig := newRig(t)
+		rig.config.HotStandby = c.standby
+		rig.begin(fresh())
+		if !c.claimed {
+			rig.p.end()
+		}
+		r := &run[tick, tally]{config: &rig.config, partitions: map[int32]*partition[tick, tally]{0: rig.p}}
+		r.drop(&session[tick, tally]{}, rig.after(c.after))
+		if kept := len(r.partitions) == 1; kept != c.kept {
+			t.Errorf("%s: kept %v", c.name, kept)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -283,10 +284,28 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	}
 	r.mu.Lock()
 	r.current = next
+	for id, p := range r.partitions {
+		if !slices.Contains(claimed, id) {
+			p.metrics.leave()
+		}
+	}
 	r.mu.Unlock()
 	r.owner.metrics.rebalances.Inc()
 	r.log.Info("partitions assigned", "generation", next.member.generation, "partitions", claimed)
 	return nil
+}
+
+// keptFor is how long the tables of partitions that others have now are kept, in case they come back at the next rebalance.
+const keptFor = time.Minute
+
+// drop forgets the tables of partitions that others have had for some time. Copies for a hot standby stay.
+func (r *run[E, S]) drop(s *session[E, S], now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.config.HotStandby || len(r.partitions) <= len(s.partitions) {
+		return
+	}
+	maps.DeleteFunc(r.partitions, func(_ int32, p *partition[E, S]) bool { return p.left(now) > keptFor })
 }
 
 // locate checks a position against the log (E6) and fills in where an uncommitted one starts.

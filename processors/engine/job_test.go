@@ -334,6 +334,7 @@ func TestRefusals(t *testing.T) {
 		says  string
 	}{
 		"input recreated": {func(w *world, _ *engine.Config) { w.recreate("payments", 2) }, "no position in payments"},
+		"loop recreated":  {func(w *world, _ *engine.Config) { w.recreate("ledger-loop", 2) }, "no position in ledger-loop"},
 		"table recreated": {func(w *world, _ *engine.Config) { w.recreate("ledger-table", 2) }, "group table"},
 		"more partitions": {func(w *world, _ *engine.Config) {
 			for _, topic := range []string{"payments", "totals", "ledger-table", "ledger-loop"} {

@@ -211,6 +211,24 @@ func (l *ledger) load(partitions []int32) (map[int32]position, error) {
 	if l.loop != "" {
 		topics[l.loop] = partitions
 	}
+	resp, err := l.fetch(topics)
+	for attempt := 1; err != nil && repeatable(err) && attempt < readAttempts; attempt++ { // sarama's group has found a coordinator that moved, this client has not
+		_ = l.client.RefreshCoordinator(l.group)
+		resp, err = l.fetch(topics)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int32]position, len(partitions))
+	for _, p := range partitions {
+		if out[p], err = l.read(resp, p); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (l *ledger) fetch(topics map[string][]int32) (*sarama.OffsetFetchResponse, error) {
 	coordinator, err := l.coordinator()
 	if err != nil {
 		return nil, err
@@ -223,13 +241,7 @@ func (l *ledger) load(partitions []int32) (map[int32]position, error) {
 	if resp.Err != sarama.ErrNoError {
 		return nil, fmt.Errorf("fetch offsets of group %s: %w", l.group, resp.Err)
 	}
-	out := make(map[int32]position, len(partitions))
-	for _, p := range partitions {
-		if out[p], err = l.read(resp, p); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return resp, nil
 }
 
 func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, error) {

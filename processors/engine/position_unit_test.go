@@ -170,6 +170,30 @@ func TestCommittedPositions(t *testing.T) {
 	}
 }
 
+// The group's coordinator has moved since it was last asked. sarama's group finds the new one by itself and begins a generation; the ledger
+// asked the former one once, and the run ended and recovered all its tables anew.
+func TestPositionsAtACoordinatorThatMoved(t *testing.T) {
+	t.Parallel()
+	answer := func(err sarama.KError) *sarama.OffsetFetchResponse {
+		resp := &sarama.OffsetFetchResponse{Version: 7, Err: err}
+		for _, topic := range []string{"in", "table", "loop"} {
+			resp.AddBlock(topic, 0, &sarama.OffsetFetchResponseBlock{Offset: -1})
+		}
+		return resp
+	}
+	for last, tries := range map[sarama.KError]int{sarama.ErrNoError: 2, sarama.ErrNotCoordinatorForConsumer: readAttempts, sarama.ErrGroupAuthorizationFailed: 2} {
+		s := newScripted(t, map[string]sarama.MockResponse{"OffsetFetchRequest": sarama.NewMockSequence(answer(sarama.ErrNotCoordinatorForConsumer), answer(last))})
+		r, _ := s.membership()
+		at, err := r.ledger.load([]int32{0})
+		if last == sarama.ErrNoError && (err != nil || at[0].input != -1) || last != sarama.ErrNoError && !errors.Is(err, last) {
+			t.Errorf("%v: %v, %v", last, at, err)
+		}
+		if n := s.requests("OffsetFetchRequest"); n != tries {
+			t.Errorf("%v: asked %d times, want %d", last, n, tries)
+		}
+	}
+}
+
 // What a commit says of the watermark is for others to read; what is not a commit of ours, or has none, says nothing.
 func TestWatermarkOfACommit(t *testing.T) {
 	t.Parallel()

@@ -259,6 +259,9 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 		all[i] = int32(i)
 	}
 	positions, err := r.ledger.load(all)
+	if err == nil {
+		err = r.checkLoop(positions)
+	}
 	if err != nil {
 		return err
 	}
@@ -292,6 +295,24 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	r.mu.Unlock()
 	r.owner.metrics.rebalances.Inc()
 	r.log.Info("partitions assigned", "generation", next.member.generation, "partitions", claimed)
+	return nil
+}
+
+// checkLoop refuses a loop without positions of a group that has passed events on: what was in it, and not counted yet, is lost (E6).
+func (r *run[E, S]) checkLoop(positions map[int32]position) error {
+	rekeys := false
+	for _, at := range positions {
+		rekeys = rekeys || at.clock.rekeys
+	}
+	for id, at := range positions {
+		if rekeys && at.input >= 0 && at.loop < 0 && r.ledger.loop != "" && !r.config.AcceptLoss {
+			return &RefusalError{
+				fmt.Sprintf("group %s has passed events on through %s, but has no position in %s/%d: the topic was deleted and created anew, and with it may be events that were not counted",
+					r.job.Group, r.topics.loop, r.topics.loop, id),
+				"count anew under another --group, or accept the loss with --accept-loss",
+			}
+		}
+	}
 	return nil
 }
 

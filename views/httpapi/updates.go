@@ -312,8 +312,8 @@ func (p *pump) feedTurn(ctx context.Context, f *feed) {
 	p.send("rows "+f.query.View, changed, whole)
 }
 
-// changes compares a result with what was sent last and returns a frame with the rows that are new or changed, and one
-// with all rows; both nil if nothing changed.
+// changes compares a result with what was sent last and returns a frame with the rows that are new or changed, or with all if
+// one is gone, and one with all rows; both nil if nothing changed.
 func (f *feed) changes(key []string, result views.Result) (changed, whole []byte, err error) {
 	rows := make(map[string]string, len(result.Rows))
 	all, some := make([]json.RawMessage, 0, len(result.Rows)), []json.RawMessage{}
@@ -328,14 +328,20 @@ func (f *feed) changes(key []string, result views.Result) (changed, whole []byte
 			some = append(some, json.RawMessage(text))
 		}
 	}
-	if f.whole && len(some) == 0 && len(rows) == len(f.rows) {
+	gone := 0
+	for id := range f.rows {
+		if _, there := rows[id]; !there {
+			gone++
+		}
+	}
+	if f.whole && len(some) == 0 && gone == 0 {
 		return nil, nil, nil
 	}
 	if whole, err = rowsFrame(f.query.View, true, all); err != nil {
 		return nil, nil, err
 	}
 	changed = whole
-	if f.whole && len(rows) >= len(f.rows) {
+	if f.whole && gone == 0 {
 		changed, err = rowsFrame(f.query.View, false, some)
 	}
 	f.rows, f.whole = rows, true

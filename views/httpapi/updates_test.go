@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -328,4 +330,42 @@ func dial(t *testing.T, address string) net.Conn {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// A row that is gone is taken off the clients' pages too, when another has come in its place: the rows are as many as before.
+func TestRowsThatAreGoneLeaveTheStream(t *testing.T) {
+	t.Parallel()
+	f := &feed{query: views.Query{View: "v"}}
+	key := []string{"name"}
+	result := func(names ...string) views.Result {
+		r := views.Result{View: "v", Columns: []views.Column{{Name: "name", Type: views.Text}}}
+		for _, name := range names {
+			r.Rows = append(r.Rows, []any{name})
+		}
+		return r
+	}
+	shown := map[string]bool{}
+	for _, now := range [][]string{{"a", "b"}, {"a", "c"}, {"a", "c", "d"}, {"d"}} {
+		changed, _, err := f.changes(key, result(now...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var message struct {
+			Whole bool
+			Rows  []struct{ Name string }
+		}
+		_, data, _ := strings.Cut(string(changed), "data: ")
+		if err := json.Unmarshal([]byte(data), &message); err != nil {
+			t.Fatal(err)
+		}
+		if message.Whole {
+			clear(shown)
+		}
+		for _, row := range message.Rows {
+			shown[row.Name] = true
+		}
+		if got := slices.Sorted(maps.Keys(shown)); !slices.Equal(got, now) {
+			t.Errorf("a client shows %v, there are %v", got, now)
+		}
+	}
 }

@@ -21,13 +21,21 @@ const (
 )
 
 // slowAnswers keeps the answers that take the store long, such as a total over a million windows where nothing keeps
-// totals: the next who asks gets the last answer at once, and however many ask, the store is asked by one at a time.
+// totals: the next who asks gets the last answer at once, and however many ask while it is good, the store is asked by one at a
+// time. No answer is given that is older than one given before.
 type slowAnswers struct {
 	now     func() time.Time
 	timeout time.Duration // of a query
 
-	mu    sync.Mutex
-	known map[string]*slowOne
+	mu     sync.Mutex
+	known  map[string]*slowOne
+	flying map[string]*flight // questions under way
+}
+
+// flight is a question that is asked, maybe several times at once.
+type flight struct {
+	asked  int
+	newest time.Time // when that was asked which was asked last of those answered
 }
 
 type slowOne struct {
@@ -38,7 +46,7 @@ type slowOne struct {
 }
 
 func newSlowAnswers(timeout time.Duration, now func() time.Time) *slowAnswers {
-	return &slowAnswers{now: now, timeout: timeout, known: map[string]*slowOne{}}
+	return &slowAnswers{now: now, timeout: timeout, known: map[string]*slowOne{}, flying: map[string]*flight{}}
 }
 
 // query asks the store, unless it has a slow answer that is still good. age is how old the answer is.
@@ -76,6 +84,8 @@ func (s *slowAnswers) renew(ctx context.Context, store views.Store, key string, 
 // ask asks the store and keeps the answer if it was slow.
 func (s *slowAnswers) ask(ctx context.Context, store views.Store, key string, q views.Query) (views.Result, error) {
 	start := s.now()
+	f := s.take(key)
+	defer s.land(key, f)
 	result, err := store.Query(ctx, q)
 	if err != nil {
 		return result, err
@@ -83,6 +93,10 @@ func (s *slowAnswers) ask(ctx context.Context, store views.Store, key string, q 
 	took := s.now().Sub(start)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if start.Before(f.newest) {
+		return result, nil // one that was asked later is given already
+	}
+	f.newest = start
 	delete(s.known, key)
 	if took < slowAnswer || len(result.Rows) > maxSlowRows {
 		return result, nil
@@ -92,6 +106,27 @@ func (s *slowAnswers) ask(ctx context.Context, store views.Store, key string, q 
 	}
 	s.known[key] = &slowOne{result: result, at: start, took: took}
 	return result, nil
+}
+
+// take counts a question as under way, land as answered.
+func (s *slowAnswers) take(key string) *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flying[key]
+	if f == nil {
+		f = &flight{}
+		s.flying[key] = f
+	}
+	f.asked++
+	return f
+}
+
+func (s *slowAnswers) land(key string, f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.asked--; f.asked == 0 {
+		delete(s.flying, key)
+	}
 }
 
 // sweep forgets what is no longer good, or everything if that is not enough. The lock is held.

@@ -87,3 +87,32 @@ func TestSlowAnswersAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// Of two answers that are asked for at once, the one asked later stays, whichever comes first and however fast it was: no client
+// sees a count go back.
+func TestSlowAnswersDoNotGoBack(t *testing.T) {
+	t.Parallel()
+	for _, takes := range []time.Duration{2 * time.Second, time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSlowAnswers(10*time.Second, time.Now)
+			old, recent := &laggard{takes: 5 * time.Second}, &laggard{takes: takes, asked: 1}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _, _ = s.query(t.Context(), old, "k", views.Query{View: "v"})
+			}()
+			time.Sleep(time.Second) //nolint:forbidigo // the bubble's clock jumps
+			if result, _, err := s.query(t.Context(), recent, "k", views.Query{View: "v"}); err != nil || result.Rows[0][0] != int64(2) {
+				t.Fatalf("answer %v, error %v, want 2", result.Rows, err)
+			}
+			<-done
+			if result, age, err := s.query(t.Context(), recent, "k", views.Query{View: "v"}); err != nil || result.Rows[0][0] == int64(1) {
+				t.Errorf("then answer %v aged %v, error %v: it is older than one given before", result.Rows, age, err)
+			}
+			synctest.Wait()
+			if len(s.flying) != 0 {
+				t.Errorf("%d questions are under way", len(s.flying))
+			}
+		})
+	}
+}

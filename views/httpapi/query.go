@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -309,27 +308,36 @@ func jsonValue(value any) any {
 }
 
 // encodeCSV writes a header and one line per row (RFC 4180). Text a spreadsheet would run as a formula is quoted with an
-// apostrophe: event types and registrations come from outsiders.
+// apostrophe: event types and registrations come from outsiders. All other text is given as it is; encoding/csv would make
+// the line ends in it its own.
 func encodeCSV(w io.Writer, result views.Result) error {
-	out := csv.NewWriter(w)
-	out.UseCRLF = true
-	line := make([]string, len(result.Columns))
+	var line []byte
+	out := bufio.NewWriter(w)
 	for i, c := range result.Columns {
-		line[i] = c.Name
+		line = appendCSV(line, i, c.Name)
 	}
-	if err := out.Write(line); err != nil {
-		return err
-	}
+	_, _ = out.Write(append(line, "\r\n"...))
 	for _, row := range result.Rows {
+		line = line[:0]
 		for i, value := range row {
-			line[i] = csvValue(value)
+			line = appendCSV(line, i, csvValue(value))
 		}
-		if err := out.Write(line); err != nil {
-			return err
-		}
+		_, _ = out.Write(append(line, "\r\n"...))
 	}
-	out.Flush()
-	return out.Error()
+	return out.Flush()
+}
+
+// appendCSV appends the i-th field of a line.
+func appendCSV(line []byte, i int, text string) []byte {
+	if i > 0 {
+		line = append(line, ',')
+	}
+	if !strings.ContainsAny(text, "\",\r\n") && !strings.HasPrefix(text, " ") {
+		return append(line, text...)
+	}
+	line = append(line, '"')
+	line = append(line, strings.ReplaceAll(text, `"`, `""`)...)
+	return append(line, '"')
 }
 
 func csvValue(value any) string {

@@ -50,6 +50,19 @@ func TestEncodeCSVValues(t *testing.T) {
 	}
 }
 
+// A record that could not be read is given as it came: its line ends are not made others.
+func TestEncodeCSVKeepsLineEnds(t *testing.T) {
+	t.Parallel()
+	const payload = "a\r\nb\nc\rd"
+	var out bytes.Buffer
+	if err := encode(&out, formCSV, views.View{}, views.Result{Columns: []views.Column{{Name: "payload"}, {Name: "n"}}, Rows: [][]any{{payload, int64(1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "payload,n\r\n\"" + payload + "\",1\r\n"; out.String() != want {
+		t.Errorf("written is %q, want %q", out.String(), want)
+	}
+}
+
 // TestEncodeJSONForms: JSON and NDJSON say the same, and so do the rows of the stream.
 func TestEncodeJSONForms(t *testing.T) {
 	t.Parallel()

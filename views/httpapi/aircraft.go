@@ -185,13 +185,28 @@ func (a *API) createAircraft(ctx context.Context, in *aircraftCreateInput) (*air
 	if in.Body.Type != nil {
 		d.Type = strings.TrimSpace(*in.Body.Type)
 	}
-	if d.Registration == "" {
-		return nil, problem(http.StatusUnprocessableEntity, "the aircraft is not acceptable", fault("body.registration_number", "must not be blank", in.Body.Registration))
+	if p := unacceptable(d); p != nil {
+		return nil, p
 	}
 	decided, cancel := context.WithTimeout(ctx, a.limits.DecideTimeout)
 	defer cancel()
 	entry, err := a.cfg.Registry.Create(decided, d)
 	return a.changed(ctx, http.StatusCreated, d, entry, err)
+}
+
+// unacceptable is what is wrong with a draft, nil if nothing: it becomes an event, so the decoder of events is the judge, and what
+// it or the registry would refuse would never be decided.
+func unacceptable(d Draft) *huma.ErrorModel {
+	e := codecs.Event{Registration: []byte(d.Registration), Type: []byte("created")}
+	var c checker
+	c.event(0, e.AppendJSON(nil, nil))
+	if len(d.Type) > codecs.MaxAircraftTypeBytes {
+		c.faults = append(c.faults, fault("body.aircraft_type", "must have at most "+strconv.Itoa(codecs.MaxAircraftTypeBytes)+" bytes, has "+strconv.Itoa(len(d.Type)), nil))
+	}
+	if len(c.faults) == 0 {
+		return nil
+	}
+	return problem(http.StatusUnprocessableEntity, "the aircraft is not acceptable", c.faults...)
 }
 
 func (a *API) updateAircraft(ctx context.Context, in *aircraftUpdateInput) (*aircraftChanged, error) {
@@ -210,6 +225,9 @@ func (a *API) updateAircraft(ctx context.Context, in *aircraftUpdateInput) (*air
 		return nil, problem(http.StatusPreconditionRequired, "say which revision the change is based on: send If-Match with the entry's ETag, or revision")
 	}
 	d := Draft{Registration: canonical(in.ID), Type: strings.TrimSpace(in.Body.Type), RequestID: rand.Text()}
+	if p := unacceptable(d); p != nil {
+		return nil, p
+	}
 	decided, cancel := context.WithTimeout(ctx, a.limits.DecideTimeout)
 	defer cancel()
 	entry, err := a.cfg.Registry.Update(decided, revision, d)

@@ -132,6 +132,29 @@ func TestCreateAircraft(t *testing.T) {
 	want(t, r.do("POST", aircraftPath, `{"registration_number"`), http.StatusBadRequest)
 }
 
+// What the decoder would refuse as an event is refused at once, instead of waited for for ever.
+func TestAircraftThatIsNoEvent(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	for _, bad := range []string{
+		`{"registration_number":"` + strings.Repeat("Ö", 17) + `"}`, // 34 bytes
+		`{"registration_number":"N\u00001"}`,
+		`{"registration_number":"N1","aircraft_type":"` + strings.Repeat("Ö", 33) + `"}`, // 66 bytes
+	} {
+		body := want(t, r.do("POST", aircraftPath, bad), http.StatusUnprocessableEntity)
+		if faults, _ := body["errors"].([]any); len(faults) != 1 {
+			t.Errorf("%s: faults %v, want one", bad, body)
+		}
+	}
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"`+strings.Repeat("Ö", 16)+`","aircraft_type":"`+strings.Repeat("Ö", 32)+`"}`), http.StatusCreated)
+	url := aircraftPath + "/" + strings.Repeat("%C3%96", 16)
+	want(t, r.do("PUT", url, `{"revision":1,"aircraft_type":"`+strings.Repeat("Ö", 33)+`"}`), http.StatusUnprocessableEntity)
+	if len(registry.known) != 1 {
+		t.Errorf("known are %v", registry.known)
+	}
+}
+
 func TestCreateAircraftThatIsNotDecided(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -67,7 +67,7 @@ func New(cfg Config) (*API, error) {
 		origin:   http.NewCrossOriginProtection(),
 		throttle: newThrottle(&limits, cfg.Now),
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
-		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
+		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, limit: publishLimit * limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
 		repeat:   newIdempotency(limits.IdempotencyTTL, limits.IdempotencyMax, cfg.Now),
 		slow:     newSlowAnswers(limits.QueryTimeout, cfg.Now),
 		gauge:    newGauge(cfg.Pipeline, cfg.Now),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,9 +15,10 @@ import (
 // call, so a flood of single events costs about one call per round trip instead of one per request.
 type committer struct {
 	publisher Publisher
-	timeout   time.Duration
-	flights   int // Publish calls at once; with two, one gathers acknowledgements while the other is written
-	events    int // at most in one call
+	timeout   time.Duration // of the one who waits
+	limit     time.Duration // of a Publish call; it goes on when nobody waits any more, to learn what became of the events
+	flights   int           // Publish calls at once; with two, one gathers acknowledgements while the other is written
+	events    int           // at most in one call
 	size      prometheus.Observer
 
 	mu      sync.Mutex
@@ -31,12 +33,15 @@ type post struct {
 	done   chan error // capacity 1, answered once
 }
 
-// errBusy is a refusal before anything was published.
-var errBusy = errors.New("too many events wait for the broker")
+var (
+	// errBusy is a refusal before anything was published.
+	errBusy = errors.New("too many events wait for the broker")
+	// errSlow is an answer that did not come in time. It comes later to post.done.
+	errSlow = errors.New("the broker has not acknowledged the events in time")
+)
 
-// publish returns when the broker has acknowledged all events, or has not in time. It does not heed the end of ctx: a
-// client that leaves, or has only closed its half, changes nothing about events that wait together with others', and
-// their bytes are held until the call is over.
+// publish returns when the broker has acknowledged all events, or has not in time: errSlow if it still may. It does not heed the
+// end of ctx: a client that leaves, or has only closed its half, changes nothing about events that wait together with others'.
 func (c *committer) publish(ctx context.Context, p *post) error {
 	c.mu.Lock()
 	if c.held > 0 && c.held+len(p.events) > 16*c.events {
@@ -45,17 +50,35 @@ func (c *committer) publish(ctx context.Context, p *post) error {
 	}
 	c.waiting = append(c.waiting, p)
 	c.held += len(p.events)
-	lead := c.flying < c.flights
-	var group []*post
-	if lead {
+	if c.flying < c.flights {
 		c.flying++
-		group = c.take()
+		go c.fly(context.WithoutCancel(ctx), c.take())
 	}
 	c.mu.Unlock()
-	if lead {
-		c.fly(context.WithoutCancel(ctx), group)
+	timer := time.NewTimer(c.timeout)
+	defer timer.Stop()
+	select {
+	case err := <-p.done:
+		return err
+	case <-timer.C:
 	}
-	return <-p.done
+	if c.withdraw(p) {
+		return errBusy
+	}
+	return errSlow
+}
+
+// withdraw takes events back that were not given to the publisher yet.
+func (c *committer) withdraw(p *post) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.waiting, p)
+	if i < 0 {
+		return false
+	}
+	c.waiting = append(slices.Clone(c.waiting[:i]), c.waiting[i+1:]...) // groups under way have parts of the old one
+	c.held -= len(p.events)
+	return true
 }
 
 // take removes the next group, at least one post, from those waiting. The lock is held.
@@ -73,15 +96,10 @@ func (c *committer) take() []*post {
 	return group
 }
 
-// fly publishes one group, and leaves what has gathered meanwhile to a goroutine of its own, which ends when nobody waits.
+// fly publishes one group after another and ends when nobody waits.
 func (c *committer) fly(ctx context.Context, group []*post) {
-	c.send(ctx, group)
-	if next := c.next(); next != nil {
-		go func() {
-			for ; next != nil; next = c.next() {
-				c.send(ctx, next)
-			}
-		}()
+	for ; group != nil; group = c.next() {
+		c.send(ctx, group)
 	}
 }
 
@@ -107,7 +125,7 @@ func (c *committer) send(ctx context.Context, group []*post) {
 	if c.size != nil {
 		c.size.Observe(float64(len(events)))
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	err := c.call(ctx, events)
 	cancel()
 	for _, p := range group {

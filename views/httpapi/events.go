@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -22,6 +21,18 @@ type receipt struct {
 	Accepted int `json:"accepted" doc:"Events the broker has acknowledged" example:"1" minimum:"1"`
 }
 
+// publishLimit is for how many times the patience of a client the publisher's answer is waited for. By then it has one.
+const publishLimit = 5
+
+// taken is what became of the events of one request.
+type taken struct {
+	first   *attempt // not nil: it is to be settled
+	answer  receipt
+	problem *huma.ErrorModel
+	sure    bool         // the broker has acknowledged the events
+	later   <-chan error // not nil: it still may; this tells
+}
+
 // postEvents takes one event or an array of them.
 func (a *API) postEvents(w http.ResponseWriter, r *http.Request) {
 	body, p := a.readBody(w, r)
@@ -29,14 +40,30 @@ func (a *API) postEvents(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, p)
 		return
 	}
-	defer a.bodies.Release(a.reservation(r))
-	key := r.Header.Get("Idempotency-Key")
-	if key == "" {
-		answer, p, _ := a.takeEvents(w, r, body)
-		reply(w, answer, p)
+	t, size := &taken{}, a.reservation(r)
+	// Also when the handler panics: a key nobody can use again would be worse than an event sent twice.
+	defer func() { a.finish(t, size) }()
+	if key := r.Header.Get("Idempotency-Key"); key != "" {
+		a.once(w, r, key, body, t)
 		return
 	}
-	a.once(w, r, key, body)
+	a.takeEvents(w, r, body, t)
+	reply(w, t.answer, t.problem)
+}
+
+// finish lets the body go and settles the attempt, once it is known what became of the events.
+func (a *API) finish(t *taken, size int64) {
+	end := func(acknowledged bool) {
+		if t.first != nil {
+			a.repeat.settle(t.first, acknowledged, t.answer)
+		}
+		a.bodies.Release(size)
+	}
+	if t.later == nil {
+		end(t.sure)
+		return
+	}
+	go func() { end(<-t.later == nil) }() // it ends with the call of the publisher
 }
 
 func reply(w http.ResponseWriter, answer receipt, p *huma.ErrorModel) {
@@ -56,7 +83,7 @@ func reply(w http.ResponseWriter, answer receipt, p *huma.ErrorModel) {
 var jsonType = []string{formJSON}
 
 // once takes the events of a request with an Idempotency-Key, unless it did before.
-func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []byte) {
+func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []byte, t *taken) {
 	if len(key) > 255 {
 		writeProblem(w, problem(http.StatusUnprocessableEntity, "request is not acceptable",
 			fault("header.Idempotency-Key", "must have at most 255 bytes, has "+strconv.Itoa(len(key)), nil)))
@@ -76,11 +103,9 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, key string, body []by
 	case verdictFull:
 		writeProblem(w, busy(w, http.StatusServiceUnavailable, time.Second, "too many requests with an Idempotency-Key are under way"))
 	case verdictFirst:
-		answer, p, sure := receipt{}, (*huma.ErrorModel)(nil), false
-		// Also when the handler panics: a key nobody can use again would be worse than an event sent twice.
-		defer func() { a.repeat.settle(first, sure, answer) }()
-		answer, p, sure = a.takeEvents(w, r, body)
-		reply(w, answer, p)
+		t.first = first
+		a.takeEvents(w, r, body, t)
+		reply(w, t.answer, t.problem)
 	}
 }
 
@@ -114,34 +139,40 @@ func (a *API) keep(in *intake) {
 	a.intakes.Put(in)
 }
 
-// takeEvents checks and publishes a body. sure tells that the broker has acknowledged the events.
-func (a *API) takeEvents(w http.ResponseWriter, r *http.Request, body []byte) (answer receipt, p *huma.ErrorModel, sure bool) {
+// takeEvents checks and publishes a body.
+func (a *API) takeEvents(w http.ResponseWriter, r *http.Request, body []byte, t *taken) {
 	in := a.newIntake()
-	if p := in.decode(body, a.limits.BatchEvents); p != nil {
+	if t.problem = in.decode(body, a.limits.BatchEvents); t.problem != nil {
 		a.metrics.refused.Add(float64(max(1, len(in.parts))))
 		a.keep(in)
-		return receipt{}, p, false
+		return
 	}
-	n := len(in.events)
+	t.answer.Accepted = len(in.events)
 	in.post.events = in.events
 	if err := a.commit.publish(r.Context(), &in.post); err != nil {
-		a.metrics.failed.Add(float64(n)) // the publisher may hold the events still: they are not used again
-		return receipt{}, a.publishProblem(w, err), false
+		a.metrics.failed.Add(float64(len(in.events))) // the publisher may hold the events still: they are not used again
+		t.problem = a.publishProblem(w, err)
+		if errors.Is(err, errSlow) {
+			t.later = in.post.done
+		}
+		return
 	}
-	a.metrics.accepted.Add(float64(n))
+	a.metrics.accepted.Add(float64(len(in.events)))
 	a.keep(in)
-	return receipt{Accepted: n}, nil, true
+	t.sure = true
 }
 
 func (a *API) publishProblem(w http.ResponseWriter, err error) *huma.ErrorModel {
 	if errors.Is(err, errBusy) {
 		return busy(w, http.StatusServiceUnavailable, time.Second, "too many events wait for the broker; nothing was published")
 	}
-	if !errors.Is(err, context.Canceled) {
-		a.log.Warn("publish posted events", "error", err)
+	a.log.Warn("publish posted events", "error", err)
+	if errors.Is(err, errSlow) {
+		return busy(w, http.StatusServiceUnavailable, 5*time.Second,
+			"the broker has not acknowledged the events in time; they may still be published: with the same Idempotency-Key they can be sent again, without one they may be there twice then")
 	}
 	return busy(w, http.StatusServiceUnavailable, 5*time.Second,
-		"the broker has not acknowledged the events; they may or may not be published: send an Idempotency-Key and try again")
+		"the broker has not taken the events; of several some may be published, and would be there twice if they are sent again")
 }
 
 // reservation is how many bytes of memory a request's body may take.

@@ -149,6 +149,7 @@ func TestPostWhenBrokerIsSilent(t *testing.T) {
 		r := newRig(t)
 		r.publisher.gate = func(ctx context.Context, _ []Event) error { <-ctx.Done(); return ctx.Err() }
 		want(t, r.do("POST", eventsURL, snake), http.StatusServiceUnavailable)
+		time.Sleep(publishLimit * r.api.limits.PublishTimeout) //nolint:forbidigo // the bubble's clock jumps; the call has ended then
 	})
 }
 
@@ -240,7 +241,7 @@ func TestClientThatLeaves(t *testing.T) {
 				return ctx.Err()
 			}
 		}}
-		c := &committer{publisher: publisher, timeout: time.Minute, flights: 1, events: 100}
+		c := &committer{publisher: publisher, timeout: time.Minute, limit: time.Hour, flights: 1, events: 100}
 		gone, leave := context.WithCancel(t.Context())
 		results := make(chan error, 3)
 		for range 3 { // the first leads, the others wait
@@ -284,6 +285,66 @@ func TestIdempotencyKeyOfFailureIsFree(t *testing.T) {
 	want(t, r.do("POST", eventsURL, snake, "Idempotency-Key", "k"), http.StatusServiceUnavailable)
 	r.publisher.gate = nil
 	want(t, r.do("POST", eventsURL, snake, "Idempotency-Key", "k"), http.StatusAccepted)
+}
+
+// The broker is away for longer than a client waits, and then takes what was given to it: a repeat with the same key is told to
+// wait, and then that its events are there. Nothing is published twice, and the body's bytes count until then.
+func TestIdempotencyKeyOutlivesTheTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		back := make(chan struct{})
+		r.publisher.gate = func(ctx context.Context, _ []Event) error {
+			select {
+			case <-back:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		want(t, r.do("POST", eventsURL, snake, "Idempotency-Key", "k"), http.StatusServiceUnavailable)
+		want(t, r.do("POST", eventsURL, snake, "Idempotency-Key", "k"), http.StatusConflict)
+		if r.api.bodies.TryAcquire(r.api.limits.BodiesInFlight) {
+			t.Error("bytes that the publisher holds are counted as free")
+		}
+		close(back)
+		synctest.Wait()
+		w := r.do("POST", eventsURL, snake, "Idempotency-Key", "k")
+		if want(t, w, http.StatusAccepted); w.Header().Get("Idempotency-Replayed") != "true" {
+			t.Errorf("answer is %v", w.Header())
+		}
+		if n := len(r.publisher.published()); n != 1 {
+			t.Errorf("%d events are published, want 1", n)
+		}
+		if !r.api.bodies.TryAcquire(r.api.limits.BodiesInFlight) {
+			t.Error("bytes are held for ever")
+		}
+	})
+}
+
+// TestWaitingEventsAreTakenBack: what was not even given to the publisher in time is not published later, and the client is told so.
+func TestWaitingEventsAreTakenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		back := make(chan struct{})
+		r.publisher.gate = func(context.Context, []Event) error { <-back; return nil }
+		var done sync.WaitGroup
+		for range 2 { // both flights
+			done.Go(func() { want(t, r.do("POST", eventsURL, snake), http.StatusServiceUnavailable) })
+			synctest.Wait()
+		}
+		body := want(t, r.do("POST", eventsURL, camel), http.StatusServiceUnavailable)
+		if text, _ := body["detail"].(string); !strings.Contains(text, "nothing was published") {
+			t.Errorf("answer is %v", body)
+		}
+		done.Wait()
+		close(back)
+		synctest.Wait()
+		if n := len(r.publisher.published()); n != 2 {
+			t.Errorf("%d events are published, want 2", n)
+		}
+	})
 }
 
 func TestIdempotencyKeyUnderWay(t *testing.T) {

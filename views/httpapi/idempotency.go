@@ -8,7 +8,8 @@ import (
 )
 
 // idempotency remembers what was answered to each Idempotency-Key, per client, in this process: a repeat of an
-// acknowledged request gets the first answer instead of being published again. It is bounded in number and age, and not
+// acknowledged request gets the first answer instead of being published again, and one whose acknowledgement is late has to wait
+// for it. It is bounded in number and age, and not
 // shared between replicas: route a client's retries to the replica that took the first try, or count on the window
 // being short.
 type idempotency struct {

@@ -25,7 +25,8 @@ import (
 // scripted is a store that does with each write what the test says, and keeps what it took.
 type scripted struct {
 	views.Store
-	write func(ctx context.Context, b views.Batch) error
+	write   func(ctx context.Context, b views.Batch) error
+	migrate func(ctx context.Context) error
 
 	mu       sync.Mutex
 	took     []views.Batch
@@ -37,6 +38,9 @@ func (s *scripted) calls() int {
 	defer s.mu.Unlock()
 	return s.attempts
 }
+
+func (s *scripted) Name() string                      { return "scripted" }
+func (s *scripted) Migrate(ctx context.Context) error { return s.migrate(ctx) }
 
 func (s *scripted) Write(ctx context.Context, b views.Batch) error {
 	s.mu.Lock()
@@ -323,6 +327,28 @@ func TestHangingWriteIsTriedAgain(t *testing.T) {
 		check(t, "attempts", b.store.calls(), 3)
 		check(t, "marks", b.marked(), []int64{1})
 		b.stop()
+	})
+}
+
+// A new schema takes a large store longer than any write: it is given twice the time of the try before until it is through.
+func TestLongMigrationComesThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		var limits []time.Duration
+		b.store.migrate = func(ctx context.Context) error {
+			end, _ := ctx.Deadline()
+			limits = append(limits, time.Until(end))
+			select {
+			case <-time.After(100 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		check(t, "migration", b.sink.migrate(ctx), nil)
+		check(t, "limits", limits, []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute})
 	})
 }
 

@@ -59,7 +59,7 @@ type Config struct {
 	// BatchWait is the least time between the beginnings of two writes of a partition, unless a batch is full: a row waits at
 	// most so long for others, and at least a tenth of it. Default 50 ms.
 	BatchWait time.Duration
-	// WriteTimeout ends a write that hangs, so that it is tried again. Default 30 s.
+	// WriteTimeout ends a write that hangs, so that it is tried again, and the first try of a migration. Default 30 s.
 	WriteTimeout time.Duration
 	// RetryMin and RetryMax bound the pause before a failed write is tried again; it doubles each time, and up to half of
 	// it is taken off at random so that replicas do not come back together. Default 100 ms and 15 s.
@@ -234,10 +234,22 @@ func stopped(ctx context.Context, err error) error {
 	return nil
 }
 
-// migrate brings the store to its schema, waiting for it if it is away.
+// maxMigration is the longest that one try of a migration may take.
+const maxMigration = 12 * time.Hour
+
+// migrate brings the store to its schema, waiting for it if it is away. A try that ran out of time is followed by one with twice
+// as much: an index or a total of a large store takes as long as it takes, but a connection that hangs must end.
 func (s *Sink) migrate(ctx context.Context) error {
-	at := partition{topic: s.config.Store.Name(), number: -1}
-	return s.insist(ctx, at, "migrate store", s.config.Store.Migrate)
+	at, limit := partition{topic: s.config.Store.Name(), number: -1}, s.config.WriteTimeout
+	return s.insist(ctx, at, "migrate store", func(context.Context) error {
+		within, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		err := s.config.Store.Migrate(within)
+		if within.Err() != nil {
+			limit = min(2*limit, maxMigration)
+		}
+		return err
+	})
 }
 
 // join makes the group membership, waiting for brokers if they are away.

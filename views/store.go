@@ -49,13 +49,29 @@ func (b Batch) Len() int { return len(b.Windows) + len(b.Late) + len(b.Dead) }
 
 // Latest is the batch with one row per key, ordered by key: of each window its highest revision (the later of equals),
 // of letters the last with the same source. Stores need it because one statement cannot touch a row twice, and because
-// writers that lock rows in the same order cannot deadlock.
+// writers that lock rows in the same order cannot deadlock. The names of windows are as [CleanText] makes them, so that two
+// that become the same are seen to be.
 func (b Batch) Latest() Batch {
 	return Batch{
-		Windows: latest(b.Windows, compareWindows, func(kept, w *codecs.Window) bool { return w.Revision >= kept.Revision }),
+		Windows: latest(cleanNames(b.Windows), compareWindows, func(kept, w *codecs.Window) bool { return w.Revision >= kept.Revision }),
 		Late:    latest(b.Late, compareLetters, func(_, _ *codecs.Letter) bool { return true }),
 		Dead:    latest(b.Dead, compareLetters, func(_, _ *codecs.Letter) bool { return true }),
 	}
+}
+
+func cleanNames(windows []codecs.Window) []codecs.Window {
+	copied := false
+	for i := range windows {
+		registration, definition := CleanText(windows[i].Registration), CleanText(windows[i].Definition)
+		if registration == windows[i].Registration && definition == windows[i].Definition {
+			continue
+		}
+		if !copied {
+			windows, copied = slices.Clone(windows), true
+		}
+		windows[i].Registration, windows[i].Definition = registration, definition
+	}
+	return windows
 }
 
 // The moments a row may hold, in ms since the epoch: the years 1 to 10000, which every database keeps and compares.
@@ -64,8 +80,12 @@ const (
 	MaxTime = 253_433_836_800_000 - 1
 )
 
+// MaxCount is the most events a window's row may tell: so few that a sum over millions of such rows is within 64 bits.
+const MaxCount = 1_000_000_000_000
+
 // Validate tells which rows no store takes, as one [Permanent] error: a window without registration or definition, with a
-// negative count, or with a moment outside [MinTime] to [MaxTime]. Stores call it first, so that all refuse alike.
+// negative count or one above [MaxCount], or with a moment outside [MinTime] to [MaxTime]. Stores call it first, so that all
+// refuse alike.
 func (b Batch) Validate() error {
 	var faults []error
 	for i := range b.Windows {
@@ -89,6 +109,8 @@ func checkWindow(w *codecs.Window) error {
 		return errors.New("registration and definition must not be empty")
 	case w.Count < 0:
 		return fmt.Errorf("count %d must not be negative", w.Count)
+	case w.Count > MaxCount:
+		return fmt.Errorf("count %d must be at most %d", w.Count, int64(MaxCount))
 	case w.Empty():
 		return checkTimes(w.Start, w.End)
 	}

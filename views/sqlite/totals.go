@@ -183,22 +183,6 @@ func later(a, b *codecs.Window) bool {
 	return cmp.Or(cmp.Compare(b.Last, a.Last), strings.Compare(a.Definition, b.Definition), cmp.Compare(a.End, b.End)) < 0
 }
 
-// clean has the texts of windows as the table keeps them, so that two that become the same are seen to be.
-func clean(windows []codecs.Window) []codecs.Window {
-	copied := false
-	for i := range windows {
-		registration, definition := views.CleanText(windows[i].Registration), views.CleanText(windows[i].Definition)
-		if registration == windows[i].Registration && definition == windows[i].Definition {
-			continue
-		}
-		if !copied {
-			windows, copied = append([]codecs.Window(nil), windows...), true
-		}
-		windows[i].Registration, windows[i].Definition = registration, definition
-	}
-	return windows
-}
-
 const pastColumns = "w.revision, w.withdrawn, w.window_end, w.event_count, w.first_event_time, w.last_event_time, w.last_event_type, w.aircraft_id"
 
 // pastOf asks what rows held, by their place in the list of keys.

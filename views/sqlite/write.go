@@ -92,7 +92,6 @@ func (s *Store) transaction(ctx context.Context, b views.Batch) error {
 		return s.fault("write", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing to roll back once committed
-	b.Windows = clean(b.Windows)
 	if err := s.put(ctx, tx, b.Latest()); err != nil {
 		return s.fault("write", err)
 	}

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) views.Store) {
 		{"keeps letters once (S4)", keepsLettersOnce},
 		{"gives typed values", givesTypes},
 		{"keeps odd texts", keepsOddTexts},
+		{"takes names that become one", takesNamesThatBecomeOne},
 		{"filters", filters},
 		{"orders with nulls last", orders},
 		{"pages every row once (S5)", pages},
@@ -307,6 +308,15 @@ func keepsOddTexts(t *testing.T, s views.Store) {
 	want(t, "payload_base64", column(t, r, "payload_base64"), []any{"/wB4", nil, nil})
 	want(t, "record_key", column(t, r, "record_key"), []any{"\uFFFDk\uFFFD", "", "N14228"})
 	want(t, "detail", column(t, r, "detail"), []any{"because", "", "null"})
+}
+
+// takesNamesThatBecomeOne brings windows in one batch whose keys are the same once no database's text holds what they differ in.
+func takesNamesThatBecomeOne(t *testing.T, s views.Store) {
+	odd, known := Window("A\x00", 0, 2), Window("A\uFFFD", 0, 3)
+	write(t, s, views.Batch{Windows: []codecs.Window{known, odd, Window("B", 0, 1)}})
+	r := ask(t, s, views.Query{View: "aircraft_windows"})
+	want(t, "registration_number", column(t, r, "registration_number"), []any{"A\uFFFD", "B"})
+	want(t, "revision", column(t, r, "revision"), []any{int64(6), int64(2)})
 }
 
 // fleet writes windows that differ in every column that the tests below filter and sort by, and returns them by key.
@@ -697,15 +707,17 @@ func takesHugeBatches(t *testing.T, s views.Store) {
 }
 
 func refusesHopeless(t *testing.T, s views.Store) {
-	nameless, far, negative := Window("", 0, 1), Window("N1", 0, 1), Window("N1", 0, 1)
+	nameless, far, negative, endless := Window("", 0, 1), Window("N1", 0, 1), Window("N1", 0, 1), Window("N1", 1, 1)
 	far.End = math.MaxInt64
 	negative.Count = -1
+	endless.Count = math.MaxInt64 // no sum would hold it and another
 	never := Letter(1, "late")
 	never.EventTime = math.MaxInt64
 	for name, b := range map[string]views.Batch{
 		"nameless": {Windows: []codecs.Window{Window("N9", 0, 1), nameless}},
 		"far":      {Windows: []codecs.Window{far}},
 		"negative": {Windows: []codecs.Window{negative}},
+		"endless":  {Windows: []codecs.Window{endless}},
 		"never":    {Late: []codecs.Letter{never}},
 		"dead":     {Dead: []codecs.Letter{never}},
 	} {
@@ -714,6 +726,10 @@ func refusesHopeless(t *testing.T, s views.Store) {
 		}
 	}
 	write(t, s, views.Batch{Windows: []codecs.Window{Window("N1", 0, 1)}})
+	most := Window("N1", 1, 1)
+	most.Count = views.MaxCount
+	write(t, s, views.Batch{Windows: []codecs.Window{most}})
+	want(t, "total_events", column(t, ask(t, s, views.Query{View: "aircraft_stats"}), "total_events"), []any{int64(views.MaxCount + 1)})
 }
 
 func cancels(t *testing.T, s views.Store) {

@@ -26,8 +26,16 @@ func (c *apiCmd) check() error {
 	return checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.Meaning, &c.APIOps)
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends. That it ended while broker or store were waited for is no error either.
 func (c *apiCmd) Run(ctx context.Context, a *app) error {
+	err := c.run(ctx, a)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (c *apiCmd) run(ctx context.Context, a *app) error {
 	store, err := c.open(ctx) // what is wrong with a view's file is told at once
 	if err != nil {
 		return err

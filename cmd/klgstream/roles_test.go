@@ -106,10 +106,18 @@ func TestRolesRefuseMissingTopics(t *testing.T) {
 
 // A broker that is away is waited for; the end of waiting is an orderly one.
 func TestRolesWaitForTheBroker(t *testing.T) {
-	p := launch(t, "processor", "--brokers=127.0.0.1:1", "--ops-url=http://127.0.0.1:0", "--log-format=json")
-	p.logged(`"msg":"wait for the broker"`)
-	if code := p.end(); code != exitOK {
-		t.Errorf("exit code %d, want %d: %s", code, exitOK, p.o.errs.String())
+	t.Parallel()
+	store := "--store-url=sqlite:" + filepath.Join(t.TempDir(), "windows.db")
+	for _, args := range [][]string{
+		{"processor", "--ops-url=http://127.0.0.1:0"},
+		{"sink", store, "--sink-ops-addr=127.0.0.1:0"},
+		{"api", store, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"},
+	} {
+		p := launch(t, append(args, "--brokers=127.0.0.1:1", "--log-format=json")...)
+		p.logged(`"msg":"wait for the broker"`)
+		if code := p.end(); code != exitOK {
+			t.Errorf("%s: exit code %d, want %d: %s", args[0], code, exitOK, p.o.errs.String())
+		}
 	}
 }
 

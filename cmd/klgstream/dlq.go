@@ -120,6 +120,7 @@ type letters struct {
 	topic        string
 	filter       *Filter
 	since, until time.Time
+	passed       func(*letter) // is told of letters that are not wanted; nil: nobody is
 }
 
 func openLetters(k Kafka, topic string, f *Filter, now time.Time) (*letters, error) {
@@ -165,8 +166,12 @@ func (l *letters) scanPartition(ctx context.Context, p int32, yield func(*letter
 		return fmt.Errorf("find end of %s/%d: %w", l.topic, p, err)
 	}
 	return engine.ReadPartition(ctx, l.client, l.topic, p, 0, end, func(m *sarama.ConsumerMessage) error {
-		if letter := readLetter(m); l.wants(letter) {
+		letter := readLetter(m)
+		if l.wants(letter) {
 			return yield(letter)
+		}
+		if l.passed != nil {
+			l.passed(letter)
 		}
 		return nil
 	})
@@ -366,9 +371,10 @@ func (c *lettersReplayCmd[B]) Run(ctx context.Context, a *app) error {
 	}
 	defer from.Close()
 	r := &redelivery{
-		topic: from.topic, limit: c.Limit, most: c.MaxReplays, through: map[int32]int64{},
+		topic: from.topic, limit: c.Limit, most: c.MaxReplays, through: map[int32]int64{}, left: map[int32]bool{},
 		pace: pacer{now: a.now, began: a.now(), rate: c.Rate},
 	}
+	from.passed = r.leave
 	if c.DryRun {
 		err = from.scan(ctx, r.pretend(a.stdout))
 		return errors.Join(err, r.report(a.stdout, b.command(), "would be replayed"))
@@ -396,7 +402,9 @@ type redelivery struct {
 	counts         *replayer
 	taken          int
 	worn, foreign  int
-	through        map[int32]int64 // per partition, the last offset taken
+	through        map[int32]int64 // per partition, the last offset taken with all before it
+	left           map[int32]bool  // partitions with a letter that is not taken
+	behind         int             // letters taken behind such a one
 	wornPositions  []string        // the first few
 	foreignFirstAt string
 }
@@ -407,19 +415,28 @@ func (r *redelivery) take(l *letter) (bool, error) {
 	case r.limit > 0 && r.taken == r.limit:
 		return false, errEnough
 	case l.foreign != nil:
+		r.leave(l)
 		r.foreign++
 		r.foreignFirstAt = cmp.Or(r.foreignFirstAt, l.position())
 		return false, nil //nolint:nilerr // told in the end, all together
 	case l.replays >= r.most:
+		r.leave(l)
 		if r.worn++; len(r.wornPositions) < 5 {
 			r.wornPositions = append(r.wornPositions, l.position())
 		}
 		return false, nil
 	}
 	r.taken++
-	r.through[l.record.Partition] = l.record.Offset
+	if r.left[l.record.Partition] {
+		r.behind++
+	} else {
+		r.through[l.record.Partition] = l.record.Offset
+	}
 	return true, nil
 }
+
+// leave remembers that a letter is not replayed: a purge up to one behind it would delete it.
+func (r *redelivery) leave(l *letter) { r.left[l.record.Partition] = true }
 
 func (r *redelivery) pretend(w io.Writer) func(*letter) error {
 	return func(l *letter) error {
@@ -455,12 +472,8 @@ func (r *redelivery) publish(ctx context.Context) func(*letter) error {
 // report says what was done and what was refused, and how the replayed are removed. What was refused is an error.
 func (r *redelivery) report(w io.Writer, command, did string) error {
 	fmt.Fprintf(w, "%d events %s\n", r.taken, did)
-	if did == "replayed" && r.taken > 0 {
-		fmt.Fprintf(w, "to keep them from being counted twice by another replay, delete everything up to them: klgstream %s purge", command)
-		for _, p := range sortedKeys(r.through) {
-			fmt.Fprintf(w, " %d@%d", p, r.through[p])
-		}
-		fmt.Fprintln(w)
+	if did == "replayed" && r.counts.acknowledged.Load() == int64(r.taken) {
+		r.advise(w, command)
 	}
 	var faults []error
 	if r.worn > 0 {
@@ -471,6 +484,20 @@ func (r *redelivery) report(w io.Writer, command, did string) error {
 		faults = append(faults, fmt.Errorf("%d records of %s are no letters of this program and were left alone, the first %s", r.foreign, r.topic, r.foreignFirstAt))
 	}
 	return errors.Join(faults...)
+}
+
+// advise says how the replayed are kept from being counted twice. Only the beginning of a partition can be deleted.
+func (r *redelivery) advise(w io.Writer, command string) {
+	if len(r.through) > 0 {
+		fmt.Fprintf(w, "to keep them from being counted twice by another replay, delete everything up to them: klgstream %s purge", command)
+		for _, p := range sortedKeys(r.through) {
+			fmt.Fprintf(w, " %d@%d", p, r.through[p])
+		}
+		fmt.Fprintln(w)
+	}
+	if r.behind > 0 {
+		fmt.Fprintf(w, "%d of them stand behind events that were not replayed, and cannot be deleted without those: keep another replay from them, for example with --since\n", r.behind)
+	}
 }
 
 func sortedKeys[V any](m map[int32]V) []int32 {

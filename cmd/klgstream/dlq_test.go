@@ -164,6 +164,34 @@ func TestLettersReplay(t *testing.T) {
 	}
 }
 
+// A purge deletes everything before a position: none is advised that would delete an event that was not replayed.
+func TestLettersReplayAdvisesNoLoss(t *testing.T) {
+	t.Parallel()
+	_, k := broker(t)
+	twoBoxes(t, k) // 0@0 invalid_json, 0@1 and 3@0 future, 2@0 foreign
+	out, _ := on(t, k, exitOK, "dlq", "replay", "--reason=future", "--max-replays=4")
+	if !strings.Contains(out, "2 events replayed") || !strings.Contains(out, "klgstream dlq purge 3@0\n") || !strings.Contains(out, "1 of them stand behind") {
+		t.Errorf("printed %s", out)
+	}
+	r := redelivery{topic: "x", most: 3, through: map[int32]int64{}, left: map[int32]bool{}}
+	r.counts = &replayer{}
+	if ok, err := r.take(readLetter(&sarama.ConsumerMessage{Offset: 7, Headers: headersOf(codecs.Letter{Reason: "future", Topic: "aircraft-events"})})); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	r.counts.fail(errors.New("not acknowledged"))
+	var text strings.Builder
+	if err := r.report(&text, "dlq", "replayed"); err != nil || strings.Contains(text.String(), "purge") {
+		t.Errorf("error %v, printed %s", err, text.String())
+	}
+}
+
+func headersOf(l codecs.Letter) (headers []*sarama.RecordHeader) {
+	for _, h := range l.Headers() {
+		headers = append(headers, &sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value})
+	}
+	return headers
+}
+
 // What is dead stays dead however often it is replayed, knows how often that was, and is refused in the end.
 func TestLettersDoNotLoop(t *testing.T) {
 	_, k := broker(t)

@@ -10,10 +10,11 @@ import (
 
 // Limits of a query. Each bounds what an outsider can make a database do with one request.
 const (
-	DefaultLimit   = 100    // rows of a page when the query does not say
-	MaxLimit       = 10_000 // most rows of a page
-	MaxFilters     = 32     // most filters of a query
-	MaxInValues    = 500    // most values of one in filter
+	DefaultLimit   = 100      // rows of a page when the query does not say
+	MaxLimit       = 10_000   // most rows of a page
+	MaxPageBytes   = 16 << 20 // about, of its texts; a page of more has fewer rows than its limit, and the next goes on
+	MaxFilters     = 32       // most filters of a query
+	MaxInValues    = 500      // most values of one in filter
 	MaxValueBytes  = 4 << 10
 	MaxCursorBytes = 16 << 10
 )

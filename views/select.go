@@ -45,6 +45,53 @@ func (v View) Select(q Query, d Dialect) (text string, args []any, err error) {
 	return w.text.String(), w.args, nil
 }
 
+// Rows are the rows of a page as a store reads them, bounded in number by the statement and in bytes by [MaxPageBytes].
+type Rows struct {
+	list  [][]any
+	bytes int
+	cut   bool
+}
+
+// Add takes a row of driver values over, and tells whether there is room for another.
+func (r *Rows) Add(row []any) bool {
+	r.bytes += size(row)
+	r.list = append(r.list, row)
+	r.cut = r.bytes > MaxPageBytes && len(r.list) > 1 // a page has one row at least
+	return !r.cut
+}
+
+// size is about how many bytes a row takes.
+func size(row []any) int {
+	n := 16 * len(row)
+	for _, value := range row {
+		switch x := value.(type) {
+		case string:
+			n += len(x)
+		case []byte:
+			n += len(x)
+		case json.RawMessage:
+			n += len(x)
+		}
+	}
+	return n
+}
+
+// Bytes is about how many bytes the page takes in memory.
+func (r Result) Bytes() (n int) {
+	for _, row := range r.Rows {
+		n += size(row)
+	}
+	return n
+}
+
+// PageOf is [View.Page] of rows that were added one by one: if they were too large together, the page ends before the last.
+func (v View) PageOf(q Query, rows Rows) (Result, error) {
+	if rows.cut {
+		q.Limit = len(rows.list) - 1
+	}
+	return v.Page(q, rows.list)
+}
+
 // Page makes the result of what the statement of [View.Select] returned for the same query: driver values, one slice per
 // row. It takes the slices over.
 func (v View) Page(q Query, rows [][]any) (Result, error) {

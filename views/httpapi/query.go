@@ -76,7 +76,7 @@ func queryParameters() []*huma.Param {
 	text := &huma.Schema{Type: "string"}
 	return []*huma.Param{
 		{Name: "view_name", In: "path", Required: true, Schema: text, Example: "aircraft_stats"},
-		{Name: "limit", In: "query", Schema: &huma.Schema{Type: "integer", Minimum: new(1.0), Maximum: new(float64(views.MaxLimit)), Default: views.DefaultLimit}, Description: "Rows of the page."},
+		{Name: "limit", In: "query", Schema: &huma.Schema{Type: "integer", Minimum: new(1.0), Maximum: new(float64(views.MaxLimit)), Default: views.DefaultLimit}, Description: "Rows of the page; it has fewer if they are more than " + strconv.Itoa(views.MaxPageBytes>>20) + " MiB together."},
 		{Name: "order", In: "query", Schema: text, Description: "Columns to sort by, separated by commas; descending behind a minus.", Example: "-total_events"},
 		{Name: "cursor", In: "query", Schema: text, Description: "`next` of the page before."},
 		{

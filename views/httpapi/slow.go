@@ -16,8 +16,8 @@ const (
 	askAgain, stillGood = 3, 10
 	// maxSlow is how many slow answers are kept.
 	maxSlow = 64
-	// maxSlowRows is how many rows an answer may have to be kept.
-	maxSlowRows = 1000
+	// maxSlowBytes is about how large an answer may be to be kept.
+	maxSlowBytes = 1 << 20
 )
 
 // slowAnswers keeps the answers that take the store long, such as a total over a million windows where nothing keeps
@@ -98,7 +98,7 @@ func (s *slowAnswers) ask(ctx context.Context, store views.Store, key string, q 
 	}
 	f.newest = start
 	delete(s.known, key)
-	if took < slowAnswer || len(result.Rows) > maxSlowRows {
+	if took < slowAnswer || result.Bytes() > maxSlowBytes {
 		return result, nil
 	}
 	if len(s.known) >= maxSlow {

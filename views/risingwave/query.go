@@ -29,30 +29,31 @@ func (s *Store) Query(ctx context.Context, q views.Query) (views.Result, error) 
 	if err != nil {
 		return views.Result{}, s.fault("query view "+strconv.Quote(v.Name)+" of", err)
 	}
-	return v.Page(q, rows)
+	return v.PageOf(q, rows)
 }
 
 // rows reads a statement's rows in binary form, which holds every moment; as text, years beyond 9999 cannot be read. Its
 // parameters are single values, which RisingWave takes in binary form as well.
-func (s *Store) rows(ctx context.Context, v views.View, text string, args []any) ([][]any, error) {
+func (s *Store) rows(ctx context.Context, v views.View, text string, args []any) (list views.Rows, err error) {
 	rows, err := s.pool.Query(ctx, text, append([]any{pgx.QueryExecModeDescribeExec}, args...)...)
 	if err != nil {
-		return nil, err
+		return list, err
 	}
 	defer rows.Close()
-	var list [][]any
 	for rows.Next() {
 		cells := make([]any, len(v.Columns))
 		for i, c := range v.Columns {
 			cells[i] = cell(c.Type)
 		}
 		if err := rows.Scan(cells...); err != nil {
-			return nil, err
+			return list, err
 		}
 		for i := range cells {
 			cells[i] = content(cells[i])
 		}
-		list = append(list, cells)
+		if !list.Add(cells) {
+			return list, nil // closing lets go of the rest
+		}
 	}
 	return list, rows.Err()
 }

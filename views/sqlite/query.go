@@ -41,13 +41,13 @@ func (s *Store) Query(ctx context.Context, q views.Query) (views.Result, error) 
 	if err != nil {
 		return views.Result{}, s.fault("query view "+strconv.Quote(v.Name)+" of", err)
 	}
-	return v.Page(q, rows)
+	return v.PageOf(q, rows)
 }
 
-func (s *Store) rows(ctx context.Context, columns int, text string, args []any) (list [][]any, err error) {
+func (s *Store) rows(ctx context.Context, columns int, text string, args []any) (list views.Rows, err error) {
 	rows, err := s.read.QueryContext(ctx, text, args...)
 	if err != nil {
-		return nil, err
+		return list, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
@@ -57,9 +57,11 @@ func (s *Store) rows(ctx context.Context, columns int, text string, args []any) 
 			into[i] = &row[i]
 		}
 		if err := rows.Scan(into...); err != nil {
-			return nil, err
+			return list, err
 		}
-		list = append(list, row)
+		if !list.Add(row) {
+			break
+		}
 	}
 	return list, rows.Err()
 }

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) views.Store) {
 		{"filters", filters},
 		{"orders with nulls last", orders},
 		{"pages every row once (S5)", pages},
+		{"pages large rows", pagesLargeRows},
 		{"refuses wrong queries", refusesQueries},
 		{"takes no SQL from outside", takesNoSQL},
 		{"reads any time zone", readsZones},
@@ -439,6 +440,29 @@ func pages(t *testing.T, s views.Store) {
 			want(t, fmt.Sprintf("%v in pages of %d", q, limit), walk(t, s, q), whole.Rows)
 		}
 	}
+}
+
+// pagesLargeRows asks for more than a page may hold in bytes: it ends early, and the next ones have the rest.
+func pagesLargeRows(t *testing.T, s views.Store) {
+	const letters = 20
+	for i := range int64(letters) {
+		l := Letter(i, "not_json")
+		l.Value = []byte(strings.Repeat("x", 1<<20))
+		write(t, s, views.Batch{Dead: []codecs.Letter{l}})
+	}
+	first := ask(t, s, views.Query{View: "dead_letters"})
+	if n := first.Bytes(); n > views.MaxPageBytes || len(first.Rows) < 10 {
+		t.Errorf("a page has %d rows of %d bytes, at most %d may be", len(first.Rows), n, views.MaxPageBytes)
+	}
+	var offsets []any
+	for _, row := range walk(t, s, views.Query{View: "dead_letters", Limit: 100}) {
+		offsets = append(offsets, row[2])
+	}
+	var all []any
+	for i := range int64(letters) {
+		all = append(all, i)
+	}
+	want(t, "offsets", offsets, all)
 }
 
 // walk follows cursors to the end and returns all rows.

@@ -139,6 +139,13 @@ func (a *API) routeUpdates(api huma.API) {
 
 // streamUpdates is one client's stream.
 func (a *API) streamUpdates(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead {
+		return // its client is done with the headers, and sends the next request
+	}
 	l, frames := a.stream.join()
 	if l == nil {
 		writeProblem(w, busy(w, http.StatusServiceUnavailable, 10*time.Second, "too many streams are open"))
@@ -148,10 +155,6 @@ func (a *API) streamUpdates(w http.ResponseWriter, r *http.Request) {
 	exchangeOf(w).streaming = true
 	a.flying.Add(-1)
 	out := &streamWriter{w: w, control: http.NewResponseController(w), now: a.cfg.Now, timeout: a.limits.WriteTimeout}
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no")
 	if out.write([]byte("retry: 2000\n\n")) != nil || out.write(frames...) != nil {
 		return
 	}

@@ -369,3 +369,29 @@ func TestRowsThatAreGoneLeaveTheStream(t *testing.T) {
 		}
 	}
 }
+
+// A HEAD of the stream is answered and done: the connection takes the next request, and no stream is open.
+func TestHeadOfTheStreamEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	url := r.served()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	for _, ask := range [][2]string{{http.MethodHead, updatesURL}, {http.MethodGet, "/openapi.json"}} {
+		req, err := http.NewRequestWithContext(t.Context(), ask[0], url+ask[1], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		_ = answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Errorf("status %d", answer.StatusCode)
+		}
+	}
+	if n := r.api.stream.count(); n != 0 {
+		t.Errorf("%d streams are open", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"os"
 	"reflect"
@@ -328,7 +329,7 @@ func (l *loader) mappers() []kong.Option {
 		kong.KindMapper(reflect.Int, collector[int]{l, strconv.Atoi, "a whole number"}),
 		kong.KindMapper(reflect.Int16, collector[int16]{l, parseInt[int16](16), "a whole number of at most 32767"}),
 		kong.KindMapper(reflect.Int32, collector[int32]{l, parseInt[int32](32), "a whole number of at most 2147483647"}),
-		kong.KindMapper(reflect.Float64, collector[float64]{l, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, "a number"}),
+		kong.KindMapper(reflect.Float64, collector[float64]{l, parseFinite, "a number"}),
 		kong.KindMapper(reflect.Bool, boolCollector{collector[bool]{l, strconv.ParseBool, "true or false"}}),
 	}
 }
@@ -338,6 +339,15 @@ func parseInt[T int16 | int32](bits int) func(string) (T, error) {
 		n, err := strconv.ParseInt(s, 10, bits)
 		return T(n), err
 	}
+}
+
+// parseFinite reads a number that can be compared with a limit.
+func parseFinite(s string) (float64, error) {
+	n, err := strconv.ParseFloat(s, 64)
+	if err == nil && (math.IsNaN(n) || math.IsInf(n, 0)) {
+		err = strconv.ErrRange
+	}
+	return n, err
 }
 
 // collector parses one type of value.

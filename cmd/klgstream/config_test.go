@@ -183,6 +183,25 @@ func TestOneFault(t *testing.T) {
 	}
 }
 
+// What no role could work with is a fault of the settings before anything starts, and a key that is pasted alone is not repeated.
+func TestFaultsBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	for arg, want := range map[string]string{
+		"--max-keys=-1":     "--max-keys: -1 must be at least 0",
+		"--state-ttl=20ms":  "--state-ttl: 20ms must be at least 1s",
+		"--rate-limit=NaN":  `--rate-limit: "NaN" is not a number`,
+		"--api-key=pa55w0r": "--api-key: … must be NAME:SCOPE:SHA256",
+	} {
+		o := newOutside()
+		if code := run(t.Context(), []string{"config", arg}, o.environment); code != exitConfig {
+			t.Errorf("%s: exit code %d, want %d", arg, code, exitConfig)
+		}
+		if text := o.errs.String(); !strings.Contains(text, want) || strings.Contains(text, "pa55w0r") {
+			t.Errorf("%s: said %q, want %q", arg, text, want)
+		}
+	}
+}
+
 func TestConfigFileFaults(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"no mapping": {"- a\n", "must hold settings"},

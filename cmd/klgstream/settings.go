@@ -184,7 +184,13 @@ type Engine struct {
 }
 
 func (e *Engine) check() error {
+	var ttl error
+	if e.StateTTL != 0 {
+		ttl = atLeast("state-ttl", e.StateTTL, time.Second)
+	}
 	return errors.Join(
+		ttl,
+		atLeast("max-keys", e.MaxKeys, 0),
 		atLeast("commit-interval", e.CommitInterval, time.Millisecond),
 		atLeast("session-timeout", e.SessionTimeout, 100*time.Millisecond),
 		atLeast("max-dirty", e.MaxDirty, 1),
@@ -303,7 +309,11 @@ func (h *HTTP) api() (httpapi.Config, error) {
 	for _, text := range h.APIKey {
 		parts := strings.Split(text, ":")
 		if len(parts) != 3 {
-			faults = append(faults, fmt.Errorf("--api-key: %q… must be NAME:SCOPE:SHA256, for example ops:read+write:2bb8…", parts[0]))
+			name := ""
+			if len(parts) > 1 {
+				name = strconv.Quote(parts[0])
+			}
+			faults = append(faults, fmt.Errorf("--api-key: %s… must be NAME:SCOPE:SHA256, for example ops:read+write:2bb8…", name))
 			continue
 		}
 		key := httpapi.Key{Name: parts[0], SHA256: parts[2]}

@@ -112,7 +112,7 @@ func (a *API) routeAircraft(api huma.API) {
 	changed := func(status, what string) map[string]*huma.Response {
 		return map[string]*huma.Response{
 			status: {Description: what, Content: jsonContent(api, aircraftEntry{})},
-			"202":  {Description: "Published; the registry has not decided yet", Content: jsonContent(api, requestOutcome{})},
+			"202":  {Description: "The registry has not decided yet", Content: jsonContent(api, requestOutcome{})},
 		}
 	}
 	huma.Register(api, huma.Operation{

@@ -139,7 +139,7 @@ type Registry interface {
 	// Find returns one entry; ErrNotFound if there is none.
 	Find(ctx context.Context, registration string) (Aircraft, error)
 	// Create publishes the event and waits until the registry has taken it: ErrTaken if another came first in the log,
-	// ErrPending if ctx ended before it was decided (the event is published).
+	// ErrPending if ctx ended before it was decided (the event is published, or may still be).
 	Create(ctx context.Context, d Draft) (Aircraft, error)
 	// Update likewise changes the entry if it still has the given revision: ErrConflict if not, ErrNotFound, ErrPending.
 	Update(ctx context.Context, revision int64, d Draft) (Aircraft, error)

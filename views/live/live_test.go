@@ -215,6 +215,23 @@ func TestChangesWaitForTheirDecision(t *testing.T) {
 	}
 }
 
+// silent is a broker that does not acknowledge in time; what it was given may be in the topic all the same.
+type silent struct{}
+
+func (silent) Publish(ctx context.Context, _ []httpapi.Event) error { <-ctx.Done(); return ctx.Err() }
+
+func TestChangeThatIsNotAcknowledgedIsPending(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	r := live.NewRegistry(w.table, silent{}, time.Now)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := r.Create(ctx, httpapi.Draft{Registration: "N1", RequestID: "r1"}); !errors.Is(err, httpapi.ErrPending) {
+		t.Errorf("error %v, want that it is pending", err)
+	}
+}
+
 func TestBrokenRecordsAreTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

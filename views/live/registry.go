@@ -104,7 +104,11 @@ func (r *Registry) change(ctx context.Context, kind string, d httpapi.Draft, rev
 		return httpapi.Aircraft{}, fmt.Errorf("encode change of %q: %w", d.Registration, err)
 	}
 	e := codecs.Event{Registration: []byte(d.Registration), Type: []byte(kind), Time: r.now().UnixMilli()}
-	if err := r.publish.Publish(ctx, []httpapi.Event{{Key: d.Registration, Value: e.AppendJSON(nil, payload)}}); err != nil {
+	err = r.publish.Publish(ctx, []httpapi.Event{{Key: d.Registration, Value: e.AppendJSON(nil, payload)}})
+	if err != nil && ctx.Err() != nil {
+		return httpapi.Aircraft{}, httpapi.ErrPending // it may be in the topic already, or soon
+	}
+	if err != nil {
 		return httpapi.Aircraft{}, fmt.Errorf("publish change of %q: %w", d.Registration, err)
 	}
 	var now codecs.Aircraft

@@ -312,6 +312,92 @@ func TestBrowserCreatesAircraft(t *testing.T) {
 	b.until(`document.querySelector('tr[data-id="RA-12345"] .type')?.textContent === 'B738'`)
 }
 
+// TestBrowserTellsCumulatingApart: windows that share their start are all shown, in the list of the latest and on the time line.
+func TestBrowserTellsCumulatingApart(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	start := instant("2013-01-02T00:00:00Z")
+	var rows [][]any
+	for i := range 3 {
+		end := start.Add(time.Duration(i+1) * time.Hour)
+		rows = append(rows, []any{"N1", "cumulating:1h/1d", "cumulating", start, end, int64(i + 1), `{"landed":1}`, start, start, "landed", true, int64(3)})
+	}
+	b.store.set("aircraft_windows", rows...)
+	b.store.set("aircraft_stats", []any{"N1", int64(3), start, start})
+	b.write("#pick-input", "N1\r")
+	b.until(`document.querySelectorAll('#timeline rect.window').length === 3`)
+	b.until(`document.querySelector('#latest tbody').rows.length === 3`)
+	b.clean()
+}
+
+// TestBrowserShowsEveryDay: the heat map leaves no day out on the way back, also when days have hours without events.
+func TestBrowserShowsEveryDay(t *testing.T) {
+	b := newBrowser(t, 1280, 900)
+	const days = 80
+	begin := instant("2013-01-01T00:00:00Z")
+	var rows [][]any
+	for day := range days {
+		for hour := range 20 {
+			rows = append(rows, []any{begin.AddDate(0, 0, day).Add(time.Duration(hour+4) * time.Hour), int64(day + 1), int64(1)})
+		}
+	}
+	b.store.set("busiest_hours", rows...)
+	b.eval(`window.shown = () => [...document.querySelectorAll('#heat tbody tr')].map((tr) => [tr.querySelector('th').innerText.slice(-5), tr.querySelector('.sum').innerText])`)
+	seen := map[string]string{}
+	for last := begin.AddDate(0, 0, days-1); ; {
+		b.until(fmt.Sprintf(`shown().at(-1)?.[0] === %q`, last.Format("01-02")))
+		list, _ := b.eval(`shown()`).([]any)
+		for _, entry := range list {
+			pair, _ := entry.([]any)
+			day, _ := pair[0].(string)
+			if _, twice := seen[day]; twice {
+				t.Errorf("%s is shown twice", day)
+			}
+			seen[day], _ = pair[1].(string)
+		}
+		if off, _ := b.eval(`document.querySelector('#older').disabled`).(bool); off {
+			break
+		}
+		last = last.AddDate(0, 0, -len(list))
+		b.click("#older")
+	}
+	for day := range days {
+		name := begin.AddDate(0, 0, day).Format("01-02")
+		if want := fmt.Sprint(20 * (day + 1)); strings.ReplaceAll(seen[name], ",", "") != want {
+			t.Errorf("%s has %q events, want %s", name, seen[name], want)
+		}
+	}
+	b.clean()
+}
+
+// TestBrowserSaysWhatIsPending: a request that is not decided is told so, and a slow answer to what was typed before is not shown.
+func TestBrowserSaysWhatIsPending(t *testing.T) {
+	b := newBrowser(t, 1280, 900, func(c *Config) { c.Limits.DecideTimeout = 20 * time.Millisecond })
+	b.until(`document.querySelectorAll('#registry-table tbody tr').length >= 20`)
+	b.eval(`window.setTimeout = ((wait) => (f, ms) => wait(f, ms === 1000 ? 30 : ms))(window.setTimeout); 0`)
+	b.registry.mu.Lock()
+	b.registry.slow = true
+	b.registry.mu.Unlock()
+	b.write("#create-registration", "RA-1")
+	b.click("#create-button")
+	b.until(`!document.querySelector('#create-button').disabled && !document.querySelector('#create-fault').textContent.startsWith('Creating')`)
+	if got := b.text("#create-fault"); !strings.Contains(got, "is asked for; the registry has not decided yet") {
+		t.Errorf("the form says %q", got)
+	}
+	b.eval(`window.came = new Promise((tell) => { window.fetch = ((ask) => async (url, o) => {
+		const answer = await ask(url, o);
+		if (String(url).endsWith('prefix=N1')) { window.asked = true; await window.typed; setTimeout(() => setTimeout(() => tell(true))); }
+		return answer;
+	})(window.fetch); }); window.typed = new Promise((go) => { window.go = go; }); 0`)
+	b.write("#registry-prefix", "N1")
+	b.until(`window.asked`)
+	b.write("#registry-prefix", "0")
+	b.until(`document.querySelectorAll('#registry-table tbody tr').length === 3`) // N101UA, N104UA, N107UA
+	b.run(chromedp.Evaluate(`window.go(), window.came`, nil, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	if got := b.eval(`document.querySelectorAll('#registry-table tbody tr').length`); got != 3.0 {
+		t.Errorf("%v rows are shown for N10, want 3", got)
+	}
+}
+
 // TestBrowserReadsLetters: a dead letter can be read, with its reason and its bytes, by keyboard.
 func TestBrowserReadsLetters(t *testing.T) {
 	b := newBrowser(t, 1280, 900)

@@ -45,7 +45,7 @@ func (p *fakePublisher) published() []Event {
 	return slices.Clone(p.events)
 }
 
-// fakeStore is a store of rows in memory that understands what the tests ask: equality, ge and prefix filters, order,
+// fakeStore is a store of rows in memory that understands what the tests ask: equality, ge, lt and prefix filters, order,
 // limit, and a cursor that is the number of rows to skip.
 type fakeStore struct {
 	mu   sync.Mutex
@@ -137,13 +137,21 @@ func keeps(v views.View, filters []views.Filter, row []any) bool {
 	for _, f := range filters {
 		i := slices.IndexFunc(v.Columns, func(c views.Column) bool { return c.Name == f.Column })
 		var want any = f.Value
-		if v.Columns[i].Type == views.Integer {
+		switch v.Columns[i].Type {
+		case views.Integer:
 			want, _ = strconv.ParseInt(f.Value, 10, 64)
+		case views.Timestamp:
+			want = instant(f.Value)
+		default:
 		}
 		c := compare(row[i], want)
 		switch f.Op {
 		case views.GreaterOrEqual:
 			if c < 0 {
+				return false
+			}
+		case views.Less:
+			if c >= 0 {
 				return false
 			}
 		default:
@@ -315,7 +323,7 @@ func sampleStore() *fakeStore {
 			{Name: "aircraft_stats", Description: "Aircraft", Key: []string{"registration_number"}, Columns: []views.Column{
 				text("registration_number"), number("total_events"), stamp("first_event"), stamp("last_event"),
 			}},
-			{Name: "aircraft_windows", Description: "Windows", Key: []string{"registration_number", "window_definition", "window_start"}, Columns: []views.Column{
+			{Name: "aircraft_windows", Description: "Windows", Key: []string{"registration_number", "window_definition", "window_start", "window_end"}, Columns: []views.Column{
 				text("registration_number"), text("window_definition"), text("window_kind"), stamp("window_start"), stamp("window_end"), number("event_count"),
 				{Name: "event_types", Type: views.JSON, Description: "types"},
 				stamp("first_event_time"), stamp("last_event_time"), text("last_event_type"),

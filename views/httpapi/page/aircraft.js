@@ -2,7 +2,7 @@
 
 import { ask, view } from './api.js';
 import { $, calm, h, number, s, span, time } from './dom.js';
-import { stateOf, types } from './fleet.js';
+import { stateOf, types, windowKey } from './fleet.js';
 
 let chosen = '', windows = [], about = {};
 const most = 2000;
@@ -56,9 +56,9 @@ export async function refresh() {
 
 // merge puts open windows over the store's rows where they are newer.
 function merge(rows, open) {
-  const all = new Map(rows.map((r) => [`${r.window_definition}|${r.window_start}`, r]));
+  const all = new Map(rows.map((r) => [windowKey(r), r]));
   for (const w of open) {
-    const k = `${w.window_definition}|${w.window_start}`;
+    const k = windowKey(w);
     const known = all.get(k);
     if (!known || w.revision > known.revision) all.set(k, { ...w, final: false, live: true });
   }

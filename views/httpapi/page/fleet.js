@@ -2,15 +2,20 @@
 
 import { $, arrange, h, known, number, span, text, time } from './dom.js';
 
+// windowKey tells a window from the others of its aircraft: by its start, or its end where windows share their starts.
+export const windowKey = (w) => `${w.window_definition}|${w.window_kind === 'cumulating' ? w.window_end : w.window_start}`;
+
 const tables = { aircraft_stats: new Map(), aircraft_windows: new Map() };
 const keys = {
   aircraft_stats: (r) => r.registration_number,
-  aircraft_windows: (r) => `${r.window_definition}|${r.window_start}|${r.registration_number}`,
+  aircraft_windows: (r) => `${windowKey(r)}|${r.registration_number}`,
 };
 const limits = { aircraft_stats: 20, aircraft_windows: 60 };
+const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const orders = {
-  aircraft_stats: (a, b) => b.total_events - a.total_events || (a.registration_number < b.registration_number ? -1 : 1),
-  aircraft_windows: (a, b) => (a.window_start === b.window_start ? (a.registration_number < b.registration_number ? -1 : 1) : a.window_start < b.window_start ? 1 : -1),
+  aircraft_stats: (a, b) => b.total_events - a.total_events || compare(a.registration_number, b.registration_number),
+  aircraft_windows: (a, b) => compare(b.window_start, a.window_start) || compare(a.registration_number, b.registration_number) ||
+    compare(a.window_definition, b.window_definition) || compare(a.window_end, b.window_end),
 };
 
 // take puts changed rows into a table and returns the keys of those that changed.

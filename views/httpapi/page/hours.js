@@ -11,34 +11,41 @@ export function start() {
   $('newer').addEventListener('click', () => { before = stack.pop() ?? ''; refresh(); });
 }
 
-// refresh asks for the hours again and draws them.
+// refresh asks for the hours again and draws them. A page may hold more days than are shown, if their hours are few.
 export async function refresh() {
+  const asked = before;
   try {
     const page = await view('busiest_hours', { order: '-hour', limit: days * 24, ...(before && { 'hour.lt': before }) });
-    draw(page.rows);
-    const oldest = page.rows.at(-1)?.hour;
-    $('older').disabled = !page.next;
-    $('older').dataset.before = oldest ? `${oldest.slice(0, 10)}T00:00:00Z` : '';
+    if (asked !== before) return; // other days were chosen meanwhile
+    const all = byDay(page.rows);
+    const shown = all.slice(0, days);
+    draw(shown);
+    $('older').disabled = !page.next && all.length === shown.length;
+    $('older').dataset.before = shown.length ? `${shown.at(-1)[0]}T00:00:00Z` : '';
     $('newer').disabled = !before;
   } catch (fault) {
     $('heat').replaceChildren(h('p', { class: 'fault' }, fault.message));
   }
 }
 
-function draw(rows) {
-  if (!rows.length) return;
-  const byDay = new Map();
+// byDay puts rows into days, the newest first: [day, its 24 hours].
+function byDay(rows) {
+  const all = new Map();
   for (const r of rows) {
     const day = r.hour.slice(0, 10);
-    if (!byDay.has(day)) byDay.set(day, Array(24).fill(null));
-    byDay.get(day)[Number(r.hour.slice(11, 13))] = r;
+    if (!all.has(day)) all.set(day, Array(24).fill(null));
+    all.get(day)[Number(r.hour.slice(11, 13))] = r;
   }
-  const shown = [...byDay.entries()].slice(0, days).reverse();
-  const top = Math.max(...rows.map((r) => r.total_events), 1);
+  return [...all];
+}
+
+function draw(shown) {
+  if (!shown.length) return;
+  const top = Math.max(...shown.flatMap(([, hours]) => hours.map((r) => r?.total_events ?? 0)), 1);
   $('heat').replaceChildren(h('div', { class: 'scroll' }, h('table', { class: 'heat' },
     h('caption', { class: 'hidden' }, 'Events per hour of the day'),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, h('span', { class: 'hidden' }, 'Day')), ...Array.from({ length: 24 }, (_, i) => h('th', { scope: 'col' }, String(i).padStart(2, '0'))), h('th', { scope: 'col' }, 'Σ'))),
-    h('tbody', {}, ...shown.map(([day, hours]) => row(day, hours, top))))), legend(top));
+    h('tbody', {}, ...shown.toReversed().map(([day, hours]) => row(day, hours, top))))), legend(top));
 }
 
 const weekday = (day) => new Date(`${day}T00:00:00Z`).toLocaleDateString('en', { weekday: 'short', timeZone: 'UTC' });

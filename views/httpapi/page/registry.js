@@ -4,7 +4,7 @@ import { ask, tell } from './api.js';
 import { $, arrange, calm, h, known, number, time } from './dom.js';
 
 const path = '/api/v1/aircraft';
-let rows = [], next = null;
+let rows = [], next = null, asked = 0;
 
 export function start(features) {
   if (!features.registry) {
@@ -38,9 +38,9 @@ async function create(event) {
     const type = $('create-type').value.trim();
     const answer = await tell('POST', path, { registration_number: registration, ...(type && { aircraft_type: type }) });
     const outcome = answer.status === 202 ? await follow(answer.location) : 'applied';
-    say(outcome === 'applied' ? `${registration} is in the registry.` : outcome === 'refused' ? `${registration} is taken.` : `${registration} is published; the registry has not decided yet.`, outcome === 'applied' ? 'good' : 'fault');
+    say(outcome === 'applied' ? `${registration} is in the registry.` : outcome === 'refused' ? `${registration} is taken.` : `${registration} is asked for; the registry has not decided yet.`, outcome === 'applied' ? 'good' : 'fault');
     if (outcome === 'applied') $('create').reset();
-    await refresh(registration);
+    if (outcome !== 'pending') await refresh(registration);
   } catch (fault) {
     field.setAttribute('aria-invalid', 'true');
     say(fault.message, 'fault');
@@ -64,12 +64,14 @@ async function load(after) {
   return ask(path, { limit: page1, ...(prefix && { 'registration_number.prefix': prefix }), ...(after && { cursor: after }) });
 }
 
-// refresh shows the first page again; created is an entry to point at.
+// refresh shows the first page again; created is an entry to point at. An answer that comes behind that to a later question is none.
 export async function refresh(created) {
+  const turn = ++asked;
   try {
     const page = await load();
-    [rows, next] = [page.aircraft, page.next];
-    if (typeof created === 'string' && !rows.some((r) => r.id === created)) rows.unshift(await ask(`${path}/${encodeURIComponent(created)}`));
+    const first = typeof created === 'string' && !page.aircraft.some((r) => r.id === created) ? [await ask(`${path}/${encodeURIComponent(created)}`)] : [];
+    if (turn !== asked) return;
+    [rows, next] = [[...first, ...page.aircraft], page.next];
     draw(typeof created === 'string' ? created : '');
   } catch (fault) {
     say(fault.message, 'fault');
@@ -77,10 +79,16 @@ export async function refresh(created) {
 }
 
 async function more() {
-  const page = await load(next);
-  rows.push(...page.aircraft);
-  next = page.next;
-  draw();
+  const turn = ++asked;
+  try {
+    const page = await load(next);
+    if (turn !== asked) return;
+    rows.push(...page.aircraft);
+    next = page.next;
+    draw();
+  } catch (fault) {
+    say(fault.message, 'fault');
+  }
 }
 
 function draw(created) {

@@ -263,3 +263,20 @@ func TestLastCheckpointWritesOverWhatItFinds(t *testing.T) {
 		t.Errorf("unwritten %v, committed up to %d", rig.p.unwritten(), rig.p.committed.input)
 	}
 }
+
+// Why the last checkpoint of a run that is told to stop was not written is said when the run ends: goka and sarama drop it.
+func TestLastCheckpointThatFails(t *testing.T) {
+	t.Parallel()
+	r, rig, s := changelog(t, nil)
+	s.answer("ProduceRequest", sarama.NewMockProduceResponse(t).SetVersion(7).SetError("table", 0, sarama.ErrInvalidRecord))
+	r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
+	r.partitions = map[int32]*partition[tick, tally]{0: rig.p}
+	r.cancel = func(error) {}
+	r.current = &session[tick, tally]{
+		partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{}), recovered: true, lease: s.now, probed: s.now,
+	}
+	rig.deliver(3, "b 2000")
+	if err := r.finish(nil); !errors.Is(err, sarama.ErrInvalidRecord) || !errors.Is(r.unwritten, sarama.ErrInvalidRecord) {
+		t.Errorf("failed with %v, told is %v", err, r.unwritten)
+	}
+}

@@ -25,9 +25,13 @@ type outbox struct {
 	now      func() time.Time
 	patience time.Duration // how long a batch is repeated before the write fails
 	maxBatch int           // bytes of one batch
+	most     int           // bytes of one request, at most, unless a single batch has more
 
 	producer sequencer
 }
+
+// maxRequest is far below what a broker takes in one request (socket.request.max.bytes, 100 MiB), and what sarama sends.
+const maxRequest = 32 << 20
 
 // sequencer numbers the batches of each partition for the broker's duplicate detection (KIP-98).
 type sequencer struct {
@@ -44,7 +48,7 @@ func (s *sequencer) advance(tp topicPartition, n int) {
 // newOutbox asks a broker for a producer id.
 func newOutbox(client sarama.Client, patience time.Duration, maxBatch int, log *slog.Logger, now func() time.Time) (*outbox, error) {
 	o := &outbox{
-		client: client, config: client.Config(), log: log, now: now, patience: patience, maxBatch: maxBatch,
+		client: client, config: client.Config(), log: log, now: now, patience: patience, maxBatch: maxBatch, most: maxRequest,
 	}
 	broker := client.LeastLoadedBroker()
 	if broker == nil {
@@ -154,7 +158,7 @@ func (o *outbox) batch(records []*sarama.Record, now time.Time) *sarama.RecordBa
 	}
 }
 
-// round sends the first batch of every partition, one request per leader, all leaders at once, and takes what was
+// round sends the first batch of every partition, as far as they fit in one request per leader, all leaders at once, and takes what was
 // acknowledged off the queue. The error is one of those met.
 func (o *outbox) round(ctx context.Context, queue map[topicPartition][]*sarama.RecordBatch, last acked) error {
 	requests, err := o.requests(queue)
@@ -192,6 +196,7 @@ func (o *outbox) round(ctx context.Context, queue map[topicPartition][]*sarama.R
 type produceRequest struct {
 	*sarama.ProduceRequest
 	partitions []topicPartition
+	bytes      int
 }
 
 func (o *outbox) requests(queue map[topicPartition][]*sarama.RecordBatch) (map[*sarama.Broker]*produceRequest, error) {
@@ -211,11 +216,24 @@ func (o *outbox) requests(queue map[topicPartition][]*sarama.RecordBatch) (map[*
 			out[leader] = req
 		}
 		b := batches[0]
+		n := batchSize(b)
+		if req.bytes > 0 && req.bytes+n > o.most {
+			continue // in a later round
+		}
+		req.bytes += n
 		b.FirstSequence = o.producer.next[tp]
 		req.AddBatch(tp.topic, tp.partition, b)
 		req.partitions = append(req.partitions, tp)
 	}
 	return out, failed
+}
+
+// batchSize is an upper bound of a batch's bytes.
+func batchSize(b *sarama.RecordBatch) (n int) {
+	for _, r := range b.Records {
+		n += recordSize(r.Key, r.Value, r.Headers)
+	}
+	return n
 }
 
 // produce sends one request. A connection that failed is closed, so that the next try opens a new one.

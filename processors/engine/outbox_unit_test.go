@@ -237,6 +237,25 @@ func TestAcknowledged(t *testing.T) {
 	}
 }
 
+// No request is larger than a broker takes, however many partitions it leads: 64 partitions of a group that caught up made one of more than
+// 100 MiB, which was repeated until the run ended, and the next run did the same.
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, nil)
+	o := s.outbox(1 << 20)
+	one := batchSize(o.batches(letters(0, "0"), s.now)[0])
+	for most, want := range map[int]int{2 * one: 1, 2*one - 1: 2, 1: 2} {
+		o.most = most
+		before := s.requests("ProduceRequest")
+		if _, err := o.write(t.Context(), permitted, []*spool{letters(0, "0"), letters(1, "1")}); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.requests("ProduceRequest") - before; got != want {
+			t.Errorf("two batches of %d bytes, %d in a request: %d requests, want %d", one, most, got, want)
+		}
+	}
+}
+
 // A broker that gives no producer id opens no outbox.
 func TestOutboxWithoutAProducerID(t *testing.T) {
 	t.Parallel()

@@ -204,7 +204,7 @@ func fetch(client sarama.Client, topic string, partition int32, from int64) ([]f
 	if err := open(leader, client.Config()); err != nil {
 		return nil, err
 	}
-	req := &sarama.FetchRequest{Version: 7, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted}
+	req := &sarama.FetchRequest{Version: 7, MinBytes: 1, MaxBytes: 1 << 20, Isolation: sarama.ReadCommitted, SessionEpoch: -1} // the broker is to keep no session
 	req.AddBlock(topic, partition, from, 1<<20, -1)
 	resp, err := leader.Fetch(req)
 	if err != nil {

@@ -23,6 +23,11 @@ func TestRecoveryBehindABatchThatLostItsTail(t *testing.T) {
 		if got := r.nothingLeft(); got == c.left {
 			t.Errorf("%s: nothing left is %v", name, got)
 		}
+		for _, h := range s.broker.History() {
+			if f, ok := h.Request.(*sarama.FetchRequest); ok && f.SessionEpoch != -1 { // 0 has the broker make a fetch session, each time a new one
+				t.Errorf("%s: a fetch session is begun", name)
+			}
+		}
 	}
 }
 

@@ -42,6 +42,8 @@ type run[E, S any] struct {
 	began   time.Time    // when the last checkpoint did
 	stalled time.Time    // since when nothing is folded
 
+	unwritten error // why a generation's last checkpoint was not written, if so
+
 	mu         sync.Mutex
 	partitions map[int32]*partition[E, S]
 	current    *session[E, S]
@@ -137,7 +139,7 @@ func (r *run[E, S]) run(ctx context.Context, healthy func()) error {
 	if err != nil {
 		return fmt.Errorf("build goka processor: %w", err)
 	}
-	err = p.Run(ctx)
+	err = errors.Join(p.Run(ctx), r.unwritten)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause // what failed first; goka's error follows from it
 	}
@@ -449,6 +451,7 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 	}
 	if err != nil {
 		r.fail(err)
+		r.unwritten = err
 	}
 	return err
 }

@@ -114,6 +114,7 @@ type partition[E, S any] struct {
 	warm   func(s *S) int64        // the topology's Warm, or nil
 	warmth int64
 	owns   func(key []byte) bool // the topology's Owns, or nil
+	shadow bool                  // the topology is a Shadow
 
 	lives     int   // decoded entries
 	packed    int   // bytes of the others
@@ -149,6 +150,7 @@ func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[
 	if o, ok := top.(Owner); ok {
 		p.owns = o.Owns
 	}
+	_, p.shadow = top.(Shadow)
 	return p
 }
 
@@ -601,8 +603,12 @@ func (p *partition[E, S]) spoolFor(home int32) *spool {
 // emit takes a result of the topology.
 func (p *partition[E, S]) emit(key, value []byte) { p.results.add(key, value) }
 
-// bury writes a dead letter.
+// bury writes a dead letter. A shadow only writes those of its own loop.
 func (p *partition[E, S]) bury(src source, m *sarama.ConsumerMessage, reason, detail string, t int64) {
+	if p.shadow && src.partition >= 0 {
+		p.outcomes.skipped++
+		return
+	}
 	p.outcomes.dead++
 	p.post(&p.open.dead, src, m, reason, detail, t)
 }

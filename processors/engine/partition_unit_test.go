@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,6 +128,39 @@ func (t skipTopology) Decode(dst *tick, r *Record) error {
 	}
 	return t.tickTopology.Decode(dst, r)
 }
+
+// A job beside another one writes no second letter of an event from the future, in a foreign partition or of a key too many, only of what its
+// own loop holds: the registry and the counts of aircraft once wrote each its own, and both were replayed and counted.
+func TestShadowWritesNoLetters(t *testing.T) {
+	t.Parallel()
+	for _, shadow := range []bool{false, true} {
+		r := newRig(t)
+		r.count, r.config.MaxFutureSkew, r.config.RekeyOff, r.config.MaxKeys = 2, time.Hour, true, 1
+		r.begin(fresh())
+		var top Topology[tick, tally] = r.p.topology
+		if shadow {
+			top = shadowTopology{r.p.topology.(tickTopology)}
+		}
+		r.p = newPartition(0, r.count, &r.config, &r.topics, top, r.p.metrics, func() {})
+		r.p.begin(fresh())
+		home := keyOf(0, 2)
+		r.deliver(0, "nonsense", home+" 9000000000000", keyOf(1, 2)+" 1000", home+" 1000", home+"x 1000", home+"y 1000", home+"z 1000")
+		r.loop(0, nil, &sarama.RecordHeader{Key: []byte("a stranger's")})
+		got, want := reasons(&r.p.open.dead), []string{ReasonLoop}
+		if !shadow {
+			if slices.Contains(got, ReasonFuture) && slices.Contains(got, ReasonWrongPartition) && slices.Contains(got, ReasonUndecodable) {
+				continue
+			}
+			t.Errorf("letters %q", got)
+		} else if !slices.Equal(got, want) || r.p.outcomes.dead != 1 || r.p.outcomes.skipped != 6 {
+			t.Errorf("a shadow: letters %q, outcomes %+v", got, r.p.outcomes)
+		}
+	}
+}
+
+type shadowTopology struct{ tickTopology }
+
+func (shadowTopology) Shadow() {}
 
 // Of more keys than a partition may keep the further ones are dead letters, and those that it has go on.
 func TestMostKeys(t *testing.T) {

@@ -67,6 +67,13 @@ type Owner interface {
 	Owns(key []byte) bool
 }
 
+// Shadow is a [Topology] of a job beside another one on the same input, which keeps what neither can use: this one passes over what would be
+// a dead letter, or there were two of each, and whoever replayed them had the event counted twice.
+type Shadow interface {
+	// Shadow marks it.
+	Shadow()
+}
+
 // Job is a topology with its names. All topics have the same number of partitions, except that Late and Dead may differ.
 type Job[E, S any] struct {
 	// Group is the consumer group; goka derives the table's and the loop's topic from it: <group>-table, <group>-loop.

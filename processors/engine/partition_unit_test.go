@@ -137,7 +137,7 @@ func TestShadowWritesNoLetters(t *testing.T) {
 		r := newRig(t)
 		r.count, r.config.MaxFutureSkew, r.config.RekeyOff, r.config.MaxKeys = 2, time.Hour, true, 1
 		r.begin(fresh())
-		var top Topology[tick, tally] = r.p.topology
+		top := r.p.topology
 		if shadow {
 			top = shadowTopology{r.p.topology.(tickTopology)}
 		}

@@ -79,7 +79,8 @@ func newPublisher(k Kafka, topic string) (*publisher, error) {
 func clientConfig(k Kafka) *sarama.Config {
 	c := sarama.NewConfig()
 	c.ClientID = k.ClientID
-	c.Version = sarama.V2_8_0_0 // spoken by Redpanda and by Kafka since 2.8
+	c.Version = sarama.V2_8_0_0               // spoken by Redpanda and by Kafka since 2.8
+	c.Metadata.AllowAutoTopicCreation = false // klgstream topics makes them, as they must be
 	k.secure(c)
 	return c
 }

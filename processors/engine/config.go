@@ -168,6 +168,8 @@ func (c *Config) sarama() *sarama.Config {
 	s := *c.Kafka
 	// Static membership and leader epochs need 2.3; Redpanda and Kafka since 2.8 speak all of it.
 	s.Version = sarama.V2_8_0_0
+	// A topic that is missing is to be told: a broker would make the group table with a retention of its own.
+	s.Metadata.AllowAutoTopicCreation = false
 	// The log is read from its start: a new group, or a partition added later, must not skip what is there.
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest
 	// A committed offset outside the log is a contradiction to be told, not jumped over.

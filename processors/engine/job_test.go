@@ -399,6 +399,21 @@ func TestTopicThatIsKnownALittleLater(t *testing.T) {
 	w.totals(map[string]string{"a": "1/1", "b": "2/1"})
 }
 
+// A broker that makes topics when they are asked for is not asked to: it would make a group table of one partition that forgets after a week.
+func TestMissingTopicIsNotMade(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, 1, kfake.NumBrokers(1), kfake.AllowAutoTopicCreation())
+	w.drop("ledger-table")
+	_, p := w.process(nil)
+	eventually(t, "the start meets no table, or has made one", func() bool {
+		err := p.Ready()
+		return err == nil || strings.Contains(err.Error(), "topic ledger-table does not exist")
+	})
+	if w.cluster.TopicInfo("ledger-table") != nil {
+		t.Error("the broker has made it")
+	}
+}
+
 // What a processor shows of its state is what there is: a run that recovers keys tells how many bytes they take, that recovery is
 // through, how long it took, and how its checkpoints ended.
 func TestMetricsOfState(t *testing.T) {

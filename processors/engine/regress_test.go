@@ -306,6 +306,7 @@ func TestKafkaSettingsThatExactnessNeeds(t *testing.T) {
 		"a new group starts at the oldest":  s.Consumer.Offsets.Initial == sarama.OffsetOldest,
 		"no jump over a contradiction":      !s.Consumer.Group.ResetInvalidOffsets,
 		"nothing of aborted transactions":   s.Consumer.IsolationLevel == sarama.ReadCommitted,
+		"no topics of a broker's making":    !s.Metadata.AllowAutoTopicCreation,
 		"errors are told":                   s.Consumer.Return.Errors,
 		"heartbeats within the session":     s.Consumer.Group.Heartbeat.Interval*3 <= s.Consumer.Group.Session.Timeout,
 		"static membership":                 s.Consumer.Group.InstanceId == "r1" && s.Version.IsAtLeast(sarama.V2_3_0_0),

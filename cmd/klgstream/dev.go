@@ -20,6 +20,7 @@ import (
 	"klgstream.dev/codecs"
 	"klgstream.dev/deploy/devstack"
 	"klgstream.dev/processors/engine"
+	"klgstream.dev/processors/window"
 	"klgstream.dev/views"
 	"klgstream.dev/views/httpapi"
 )
@@ -121,12 +122,12 @@ func (d *dev) start(ctx context.Context) error {
 func (d *dev) openDir(context.Context) (err error) {
 	if d.dir = d.DataDir; d.dir != "" {
 		if err := os.MkdirAll(d.dir, 0o755); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
+			return &createError{fmt.Errorf("make data directory (--data-dir): %w", err)}
 		}
 		return nil
 	}
 	if d.dir, err = os.MkdirTemp("", "klgstream-dev-"); err != nil {
-		return fmt.Errorf("make temporary directory: %w", err)
+		return &createError{fmt.Errorf("make temporary directory (TMPDIR): %w", err)}
 	}
 	d.onClose(func() error { return os.RemoveAll(d.dir) })
 	return nil
@@ -383,10 +384,17 @@ func (d *dev) totals(ctx context.Context) (t totals, err error) {
 			return t, err
 		}
 	}
-	if len(d.Window) > 1 { // an event may be late for the windows that aircraft_stats adds up, and counted in others
+	if !d.addsUp() {
 		t.counted, err = d.tables.counted(ctx, t.published-t.late-t.dead)
 	}
 	return t, err
+}
+
+// addsUp tells whether aircraft_stats adds each counted event up once: it looks at one definition, in whose windows an event may
+// be late that is counted in another's, and leaves hopping and cumulating windows out, in which an event is more than once.
+func (d *dev) addsUp() bool {
+	w, err := window.ParseDefinition(d.Window[0])
+	return err == nil && len(d.Window) == 1 && (w.Kind == window.Tumbling || w.Kind == window.Session)
 }
 
 func integer(v any) int64 {

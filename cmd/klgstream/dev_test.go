@@ -242,6 +242,20 @@ func TestDevAccountsForSeveralWindows(t *testing.T) {
 	accountsFor(t, "--window=tumbling:1h", "--window=session:3h")
 }
 
+// aircraft_stats has no rows of these, yet every event is accounted for; one between two windows is late.
+func TestDevAccountsForOverlapsAndGaps(t *testing.T) {
+	file := write(t, "mine.jsonl", event("N1", "2026-01-01T00:30:00Z")+event("N1", "2026-01-01T01:30:00Z")+event("N2", "2026-01-01T02:30:00Z"))
+	for definition, want := range map[string]string{
+		"hopping:2h/1h":    "published 3 = counted 3 + late 0 + dead 0, in 5 windows",
+		"hopping:1h/2h":    "published 3 = counted 2 + late 1 + dead 0, in 2 windows",
+		"cumulating:1h/1d": "published 3 = counted 3 + late 0 + dead 0, in 46 windows",
+	} {
+		t.Run(definition, func(t *testing.T) {
+			launch(t, append([]string{"dev", "--file", file, "--window=" + definition}, freePorts...)...).published(want)
+		})
+	}
+}
+
 func accountsFor(t *testing.T, more ...string) {
 	t.Helper()
 	p := launch(t, append(append([]string{"dev", "--bound=5m", "--key=registration", "--rate=5000", "--idle-timeout=300ms"}, more...), freePorts...)...)

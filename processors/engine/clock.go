@@ -302,8 +302,12 @@ func (p *partition[E, S]) skewed(t int64, stamp time.Time) (string, bool) {
 		formatTime(t), p.config.MaxFutureSkew, formatTime(arrival)), true
 }
 
+// lateDetail says why no window takes an event: all that hold its time are closed, or, between hopping windows, there is none.
 func lateDetail(t, watermark int64) string {
-	return fmt.Sprintf("event time %s, but the watermark is at %s and every window of the event is closed",
+	if watermark == codecs.NoTime {
+		return fmt.Sprintf("event time %s, and no window holds it: hopping windows with a slide above their size leave gaps", formatTime(t))
+	}
+	return fmt.Sprintf("event time %s, but the watermark is at %s and no window that holds the event is open",
 		formatTime(t), formatTime(watermark))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +46,7 @@ func (c *apiCmd) run(ctx context.Context, a *app) error {
 		return err
 	}
 	if err := store.Migrate(ctx); err != nil {
-		return err
+		return fmt.Errorf("%w (set --store-url or RISINGWAVE_URL)", err)
 	}
 	p, err := newPublisher(c.Kafka, c.Input)
 	if err != nil {

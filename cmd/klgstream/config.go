@@ -40,7 +40,7 @@ type commands struct {
 	Doctor     doctorCmd           `cmd:"" help:"Look at everything the flow depends on, and say what mends what is wrong."`
 	Bench      benchCmd            `cmd:"" help:"Measure this program on this machine, beside what its parts can do at most."`
 	Config     configCmd           `cmd:"" help:"Show the settings in effect and where each came from; with a command line behind it (config processor --bound=1h) those of that command, which does not run."`
-	Version    versionCmd          `cmd:"" help:"Show the version and what it was built from."`
+	Version    versionCmd          `cmd:"" help:"Show the version and what it was built from; so does klgstream --version."`
 	Completion completionCmd       `cmd:"" help:"Print a script that completes this command line in a shell."`
 	Man        manCmd              `cmd:"" help:"Print the manual page."`
 	Complete   completeCmd         `cmd:"" name:"__complete" hidden:"" passthrough:"" help:"Tell a shell how a command line may go on."`
@@ -117,7 +117,7 @@ func load(args []string, env environment) (*loaded, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("%w\nrun \"klgstream --help\" for what there is", err)}
+		return nil, &usageError{fmt.Errorf("%w\nrun \"%s --help\" for what there is", err, understood(parser, args))}
 	}
 	cmd, ok := reflect.TypeAssert[command](parsed.Selected().Target.Addr())
 	if !ok {
@@ -130,6 +130,19 @@ func load(args []string, env environment) (*loaded, error) {
 		cmd = &configCmd{}
 	}
 	return &loaded{command: cmd, global: line.Global, settings: l.settings(parsed)}, nil
+}
+
+// understood is the part of a command line that names commands.
+func understood(parser *kong.Kong, args []string) string {
+	node, names := parser.Model.Node, []string{parser.Model.Name}
+	for _, arg := range args {
+		next := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == arg })
+		if next < 0 {
+			break
+		}
+		node, names = node.Children[next], append(names, arg)
+	}
+	return strings.Join(names, " ")
 }
 
 // parser is kong with everything this program wants of it.

@@ -146,6 +146,11 @@ func (l *letters) scan(ctx context.Context, yield func(*letter) error) error {
 	if err != nil {
 		return fmt.Errorf("describe topic %q: %w", l.topic, err)
 	}
+	for _, p := range l.filter.Partition {
+		if err := l.has(p, partitions); err != nil {
+			return err
+		}
+	}
 	for _, p := range partitions {
 		if len(l.filter.Partition) > 0 && !slices.Contains(l.filter.Partition, p) {
 			continue
@@ -158,6 +163,14 @@ func (l *letters) scan(ctx context.Context, yield func(*letter) error) error {
 		}
 	}
 	return nil
+}
+
+// has refuses a partition that the topic does not have.
+func (l *letters) has(p int32, partitions []int32) error {
+	if slices.Contains(partitions, p) {
+		return nil
+	}
+	return fmt.Errorf("find %s/%d: the topic has partitions 0 to %d", l.topic, p, len(partitions)-1)
 }
 
 func (l *letters) scanPartition(ctx context.Context, p int32, yield func(*letter) error) error {
@@ -180,8 +193,13 @@ func (l *letters) scanPartition(ctx context.Context, p int32, yield func(*letter
 func (l *letters) wants(x *letter) bool {
 	f, at := l.filter, x.record.Timestamp
 	return (len(f.Reason) == 0 || slices.Contains(f.Reason, x.Reason)) &&
-		(len(f.Registration) == 0 || slices.Contains(f.Registration, x.Registration)) &&
+		(len(f.Registration) == 0 || slices.ContainsFunc(f.Registration, x.isOf)) &&
 		(l.since.IsZero() || !at.Before(l.since)) && (l.until.IsZero() || at.Before(l.until))
+}
+
+// isOf tells whether the letter is of a registration number, which people write in lower case, too.
+func (l *letter) isOf(registration string) bool {
+	return strings.EqualFold(strings.TrimSpace(registration), l.Registration)
 }
 
 // lettersListCmd lists letters.
@@ -323,6 +341,13 @@ func (c *lettersShowCmd[B]) Run(ctx context.Context, a *app) error {
 	}
 	defer from.Close()
 	partition, offset, _ := parsePosition(c.Position) // it is valid
+	partitions, err := from.client.Partitions(from.topic)
+	if err != nil {
+		return fmt.Errorf("describe topic %q: %w", from.topic, err)
+	}
+	if err := from.has(partition, partitions); err != nil {
+		return err
+	}
 	var found *letter
 	err = engine.ReadPartition(ctx, from.client, from.topic, partition, offset, offset+1, func(m *sarama.ConsumerMessage) error {
 		found = readLetter(m)

@@ -75,6 +75,7 @@ func TestLettersList(t *testing.T) {
 			{[]string{"--reason=future"}, "0@1 3@0"},
 			{[]string{"--reason=future,invalid_json", "--partition=0"}, "0@0 0@1"},
 			{[]string{"--registration=N3"}, "3@0"},
+			{[]string{"--registration=n3"}, "3@0"},
 			{[]string{"--partition=3", "--partition=2"}, "2@0 3@0"},
 			{[]string{"--limit=2"}, "0@0 0@1"},
 			{[]string{"--since=1h"}, "0@0 0@1 2@0 3@0"},
@@ -94,6 +95,9 @@ func TestLettersList(t *testing.T) {
 				t.Errorf("%s list %q: %q, want %q", command, c.args, got, c.want)
 			}
 		}
+	}
+	if _, errs := on(t, k, exitFailed, "dlq", "list", "--partition=99"); !strings.Contains(errs, "aircraft-events-dlq/99: the topic has partitions 0 to 3") {
+		t.Errorf("of a partition that is not there it said %q", errs)
 	}
 	table, _ := on(t, k, exitOK, "dlq", "list")
 	for _, want := range []string{"POSITION", "line break", "aircraft-events/2@7", "not_a_letter"} {
@@ -126,8 +130,10 @@ func TestLettersShow(t *testing.T) {
 			}
 		}
 	}
-	if _, errs := on(t, k, exitFailed, "dlq", "show", "0@99"); !strings.Contains(errs, "no such event") {
-		t.Errorf("said %q", errs)
+	for position, want := range map[string]string{"0@99": "no such event", "99@0": "partitions 0 to 3"} {
+		if _, errs := on(t, k, exitFailed, "dlq", "show", position); !strings.Contains(errs, want) {
+			t.Errorf("show %s said %q, want %q", position, errs, want)
+		}
 	}
 }
 

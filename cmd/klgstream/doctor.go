@@ -28,7 +28,7 @@ type doctorCmd struct {
 	JSON     bool   `name:"json" help:"One JSON object per finding instead of lines." group:"doctor"`
 	ReadOnly bool   `help:"Write nothing: the broker's clock is not compared, which needs a topic klgstream-doctor for a moment." group:"doctor"`
 	MaxLag   int64  `default:"100000" placeholder:"N" help:"Warn when a group is this many records behind. Default ${default}." group:"doctor"`
-	DataDir  string `default:"." placeholder:"DIR" help:"Where free space is looked for; with a store in a file, its directory too. Default ${default}." group:"doctor"`
+	DataDir  string `default:"." placeholder:"DIR" help:"Where free space is looked for; with a store in a file, its directory too. Default: the current directory." group:"doctor"`
 	Kafka    `group:"kafka"`
 	Names    `group:"names"`
 	Store    `group:"store"`

@@ -11,6 +11,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"klgstream.dev/codecs"
+	"klgstream.dev/deploy/devstack"
 	"klgstream.dev/processors/engine"
 )
 
@@ -90,7 +91,7 @@ var (
 	}
 	absences = []error{
 		sarama.ErrOutOfBrokers, sarama.ErrBrokerNotAvailable, sarama.ErrNotConnected, sarama.ErrBrokerNotFound, sarama.ErrLeaderNotAvailable,
-		sarama.ErrClosedClient, sarama.ErrRequestTimedOut, sarama.ErrConsumerCoordinatorNotAvailable, syscall.EADDRINUSE,
+		sarama.ErrClosedClient, sarama.ErrRequestTimedOut, sarama.ErrConsumerCoordinatorNotAvailable, syscall.EADDRINUSE, devstack.ErrDataDirInUse,
 	}
 )
 

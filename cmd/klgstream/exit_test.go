@@ -13,6 +13,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"klgstream.dev/codecs"
+	"klgstream.dev/deploy/devstack"
 	"klgstream.dev/processors/engine"
 )
 
@@ -35,6 +36,7 @@ func TestExitCode(t *testing.T) {
 		"no file":         {nil, fmt.Errorf("open: %w", missing), exitNoInput},
 		"a directory":     {nil, unread, exitNoInput},
 		"cannot make":     {nil, &createError{missing}, exitNoOutput},
+		"a taken place":   {nil, fmt.Errorf("start: %w", devstack.ErrDataDirInUse), exitUnavailable},
 		"denied":          {nil, &createError{&os.PathError{Op: "open", Path: "x", Err: os.ErrPermission}}, exitNoPerm},
 		"broker denies":   {nil, sarama.Wrap(sarama.ErrOutOfBrokers, sarama.ErrSASLAuthenticationFailed), exitNoPerm},
 		"no broker":       {nil, fmt.Errorf("connect: %w", sarama.ErrOutOfBrokers), exitUnavailable},
@@ -68,5 +70,17 @@ func TestExitDocuments(t *testing.T) {
 	}
 	if table+"\n" != want.String() {
 		t.Errorf("operations.md has the exit codes\n%s\nthey are\n%s", table, want.String())
+	}
+}
+
+// What SQLite will not say of a file that cannot be is said, and is no fault of the program.
+func TestStoreThatCannotBe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for path, want := range map[string]string{dir: "is a directory", filepath.Join(dir, "no", "x.db"): "no such file or directory"} {
+		_, err := (&Store{StoreURL: "sqlite:" + path}).open(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "--store-url") || !strings.Contains(err.Error(), want) || exitCode(t.Context(), err) != exitNoOutput {
+			t.Errorf("%v, exit code %d, want %q", err, exitCode(t.Context(), err), want)
+		}
 	}
 }

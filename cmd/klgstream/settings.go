@@ -105,8 +105,11 @@ func (n *Names) check() error {
 		}
 		seen[name.value] = name.flag
 	}
-	if n.Group == "" || n.Group == n.SinkGroup || n.SinkGroup == "" {
-		faults = append(faults, fmt.Errorf("--sink-group: %q must differ from --group %q, and neither may be empty", n.SinkGroup, n.Group))
+	switch {
+	case n.Group == "":
+		faults = append(faults, errors.New("--group: none given, a consumer group is needed"))
+	case n.SinkGroup == "" || n.Group == n.SinkGroup:
+		faults = append(faults, fmt.Errorf("--sink-group: %q must differ from --group %q, and must not be empty", n.SinkGroup, n.Group))
 	}
 	return errors.Join(faults...)
 }
@@ -329,7 +332,12 @@ func (h *HTTP) api() (httpapi.Config, error) {
 func (h *HTTP) checkAPI() error {
 	c, err := h.api()
 	c.Store, c.Publisher, c.Now = struct{ views.Store }{}, struct{ httpapi.Publisher }{}, time.Now // there, as far as it looks
-	return errors.Join(err, c.Validate())
+	c.Limits.Rate = 0                                                                              // it is looked at here, so that what is left are keys
+	faults := []error{err, atLeast("rate-limit", h.RateLimit, 0)}
+	for _, fault := range flatten(c.Validate()) {
+		faults = append(faults, fmt.Errorf("--api-key: %w", fault))
+	}
+	return errors.Join(faults...)
 }
 
 // TopicPlan is how topics are made.

@@ -3,6 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -61,7 +66,20 @@ func newSink(a *app, k Kafka, n Names, store views.Store, reg prometheus.Registe
 // open opens the store.
 func (s *Store) open(ctx context.Context) (views.Store, error) {
 	if file := s.file(); file != "" {
-		return sqlite.Open(ctx, sqlite.Config{Path: file, Views: s.views()})
+		store, err := sqlite.Open(ctx, sqlite.Config{Path: file, Views: s.views()})
+		if fault := noFile(file); err != nil && fault != nil {
+			return nil, &createError{fmt.Errorf("open store (--store-url): %w", fault)}
+		}
+		return store, err
 	}
 	return risingwave.Open(ctx, risingwave.Config{URL: s.StoreURL, Views: s.views()})
+}
+
+// noFile is why there can be no file of that name, which SQLite does not say; nil if there can.
+func noFile(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
+	}
+	_, err := os.Stat(filepath.Dir(path))
+	return err
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/IBM/sarama"
@@ -60,6 +61,7 @@ func (c *stateInspectCmd) Run(ctx context.Context, a *app) error {
 	if c.Key == "" {
 		return c.totals(ctx, a, state, partitions)
 	}
+	c.Key = strings.ToUpper(strings.TrimSpace(c.Key)) // as an event's is
 	home := engine.PartitionOf([]byte(c.Key), int32(len(partitions)))
 	var found []byte
 	if err := state.Records(ctx, home, func(key string, record []byte) error {
@@ -126,10 +128,10 @@ func timeText(ms int64) string {
 type stateView struct {
 	Key       string            `json:"key"`
 	Partition int32             `json:"partition"`
-	Fences    []codecs.Source   `json:"fences"`           // last offset applied, per source partition
+	Fences    []sourceView      `json:"fences"`           // last offset applied, per source partition
 	Purged    string            `json:"purged,omitempty"` // watermark of the last purge
 	Due       string            `json:"due,omitempty"`    // when a window of it has something to say
-	Undecided []codecs.Source   `json:"undecided,omitempty"`
+	Undecided []sourceView      `json:"undecided,omitempty"`
 	Bytes     int               `json:"bytes"`
 	Summary   *aggregateView    `json:"summary,omitempty"`
 	Windows   []*definitionView `json:"definitions,omitempty"`
@@ -137,9 +139,28 @@ type stateView struct {
 }
 
 type definitionView struct {
-	Definition string             `json:"definition"`
-	Slices     []*aggregateView   `json:"slices"`
-	Withdrawn  []codecs.Withdrawn `json:"withdrawn,omitempty"`
+	Definition string           `json:"definition"`
+	Slices     []*aggregateView `json:"slices"`
+	Withdrawn  []withdrawnView  `json:"withdrawn,omitempty"`
+}
+
+type sourceView struct {
+	Partition int32 `json:"partition"`
+	Offset    int64 `json:"offset"`
+}
+
+func sourceViews(sources []codecs.Source) []sourceView {
+	all := make([]sourceView, 0, len(sources))
+	for _, s := range sources {
+		all = append(all, sourceView{s.Partition, s.Offset})
+	}
+	return all
+}
+
+type withdrawnView struct {
+	Start    string `json:"start"`
+	End      string `json:"end"`
+	Revision int64  `json:"revision"`
 }
 
 type aggregateView struct {
@@ -178,8 +199,8 @@ func decodeState(key string, partition int32, record []byte) (*stateView, error)
 		return nil, err
 	}
 	v := &stateView{
-		Key: key, Partition: partition, Fences: env.Sources, Purged: timeText(env.Purged), Due: timeText(env.Due),
-		Undecided: env.Undecided, Bytes: len(record),
+		Key: key, Partition: partition, Fences: sourceViews(env.Sources), Purged: timeText(env.Purged), Due: timeText(env.Due),
+		Undecided: sourceViews(env.Undecided), Bytes: len(record),
 	}
 	if err := codecs.ParseState(env.State, nil, stateVisitor{v}); err != nil {
 		v.Summary, v.Windows, v.State = nil, nil, env.State
@@ -222,7 +243,7 @@ func (v stateVisitor) Slice(s codecs.Slice) *codecs.Aggregate {
 // Withdrawn implements [codecs.StateVisitor].
 func (v stateVisitor) Withdrawn(w codecs.Withdrawn) {
 	d := v.Windows[len(v.Windows)-1]
-	d.Withdrawn = append(d.Withdrawn, w)
+	d.Withdrawn = append(d.Withdrawn, withdrawnView{timeText(w.Start), timeText(w.End), w.Revision})
 }
 
 // stateFormat is the version of the export's format.
@@ -436,7 +457,7 @@ func newStateMove(state *engine.StateLog, file stateFile) (*stateMove, error) {
 // survey reads the file to its end.
 func (m *stateMove) survey() error {
 	whole := false
-	return errors.Join(m.lines(func(n int, l *stateLine) error {
+	err := m.lines(func(n int, l *stateLine) error {
 		switch {
 		case n == 1:
 			if l.Format != stateFormat || l.Checkpoint == nil || len(l.Checkpoint.Positions) != int(l.Checkpoint.Partitions) {
@@ -461,7 +482,11 @@ func (m *stateMove) survey() error {
 			return env.Parse(l.State)
 		}
 		return nil
-	}), m.complete(&whole))
+	})
+	if err != nil && m.head.Format != stateFormat {
+		return fmt.Errorf("not a file that klgstream state export wrote: %w", err)
+	}
+	return errors.Join(err, m.complete(&whole))
 }
 
 func (m *stateMove) complete(whole *bool) error {

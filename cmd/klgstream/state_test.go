@@ -233,7 +233,10 @@ func TestStateMovesFromFourToTwelvePartitions(t *testing.T) {
 // inspect compares what inspect shows of one aircraft with the truth.
 func (m *movers) inspect(t *testing.T, k Kafka) {
 	t.Helper()
-	out, _ := on(t, k, exitOK, "state", "inspect", "N7", "--group=wide", "--registry-group=none")
+	out, _ := on(t, k, exitOK, "state", "inspect", "n7", "--group=wide", "--registry-group=none")
+	if !strings.Contains(out, `"offset":`) || strings.Contains(out, `"Offset"`) {
+		t.Errorf("fences of N7:\n%s", out)
+	}
 	var v stateView
 	if err := json.Unmarshal([]byte(out), &v); err != nil {
 		t.Fatal(err)
@@ -341,8 +344,14 @@ func TestStateImportRefuses(t *testing.T) {
 			t.Errorf("%s: exit code %d, said %s, want %s", name, code, o.errs.String(), c.says)
 		}
 	}
-	// Nothing was written by any of them.
 	o := newOutside()
+	o.stdin = strings.NewReader("bound: 5m\n")
+	if code := run(t.Context(), []string{"state", "import", "-", "--brokers", k.Brokers[0]}, o.environment); code != exitData ||
+		!strings.Contains(o.errs.String(), "not a file that klgstream state export wrote") || strings.Contains(o.errs.String(), "cut off") {
+		t.Errorf("exit code %d, said %s", code, o.errs.String())
+	}
+	// Nothing was written by any of them.
+	o = newOutside()
 	o.stdin = strings.NewReader(stateExport(t, nil))
 	if code := run(t.Context(), []string{"state", "import", "-", "--brokers", k.Brokers[0]}, o.environment); code != exitOK {
 		t.Errorf("exit code %d: %s", code, o.errs.String())

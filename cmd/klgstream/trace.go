@@ -217,7 +217,7 @@ func checkTraceURL(text string) error {
 		return nil
 	}
 	if u, err := url.Parse(text); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return errors.New("--trace-url: must be a collector's URL for traces, for example http://localhost:4318/v1/traces")
+		return fmt.Errorf("--trace-url: %q must be a collector's URL for traces, for example http://localhost:4318/v1/traces", maskURL(text))
 	}
 	return nil
 }

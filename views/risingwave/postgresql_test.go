@@ -118,8 +118,9 @@ func TestAwayFromTheStart(t *testing.T) {
 		"migrate": s.Migrate(t.Context()), "views": listed, "query": asked, "ping": s.Ping(t.Context()),
 		"write": s.Write(t.Context(), views.Batch{Windows: []codecs.Window{viewtest.Window("N1", 0, 1)}}),
 	} {
-		if err == nil || !views.Retryable(err) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1:1/dev") {
-			t.Errorf("%s: want a retryable error that names the server and not the password, got %v", what, err)
+		if err == nil || !views.Retryable(err) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1:1/dev") ||
+			!strings.Contains(err.Error(), `connect as "root": `) || strings.Count(err.Error(), "dial error") != 1 || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: want a retryable error of one line that names the server, what went wrong once, and not the password, got %v", what, err)
 		}
 	}
 	check(t, "name", s.Name(), "postgresql")

@@ -186,12 +186,31 @@ func (s *Store) Views(ctx context.Context) ([]views.View, error) {
 	return slices.Clone(f.shown), nil
 }
 
+// connectError is pgx's on one line, each try once: its own has a line for each, with and without TLS.
+type connectError struct{ err *pgconn.ConnectError }
+
+// Unwrap is pgx's.
+func (e *connectError) Unwrap() error { return e.err }
+
+// Error says where and as whom it was tried, and what came of it.
+func (e *connectError) Error() string {
+	tries := strings.Split(e.err.Unwrap().Error(), "\n")
+	for i := range tries {
+		tries[i] = strings.TrimSpace(tries[i])
+	}
+	slices.Sort(tries)
+	return fmt.Sprintf("connect as %q: %s", e.err.Config.User, strings.Join(slices.Compact(tries), "; "))
+}
+
 // fault names what was done to which database, and whether the same may succeed later.
 func (s *Store) fault(what string, err error) error {
 	f := s.is.Load()
 	name := "database"
 	if f != nil {
 		name = f.name
+	}
+	if e, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		err = &connectError{e}
 	}
 	named := fmt.Errorf("%s %s %s: %w", what, name, s.at, err)
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && f != nil && f.refused(e) {

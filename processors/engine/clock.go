@@ -57,7 +57,11 @@ func (h *hands) restore(own, count int32, c *Config, at clock) {
 	for _, s := range at.sources {
 		if s.partition >= 0 && s.partition < count {
 			h.fences[s.partition] = s.fence
-			known = append(known, window.Source{ID: s.partition, Status: window.Status(s.status), Watermark: s.watermark})
+			status := window.Status(s.status)
+			if s.partition == own { // what came since it was idle is not read yet, and must not be passed by what others tell
+				status = window.Active
+			}
+			known = append(known, window.Source{ID: s.partition, Status: status, Watermark: s.watermark})
 		}
 	}
 	h.marks.Restore(at.watermark, known...)

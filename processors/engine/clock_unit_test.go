@@ -319,6 +319,27 @@ func TestIdleInputOfAnEarlierGeneration(t *testing.T) {
 	}
 }
 
+// Nor do other sources move the watermark past what has come since: the input holds it until it is read, or found idle again.
+func TestIdleInputOfAnEarlierGenerationBesideOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(position{input: 1, loop: 1, clock: clock{
+		watermark: 1000, rekeys: true, sources: []sourceClock{{0, byte(window.Idle), 900, -1}, {1, byte(window.Active), 1000, -1}},
+	}})
+	r.loop(1, nil, announcement{partition: 1, watermark: 9000}.header())
+	key := keyOf(0, 2)
+	r.deliver(1, key+" 2000")
+	r.checkpoint()
+	if len(r.late) > 0 || r.p.hands.watermark != 1999 {
+		t.Errorf("late: %q, watermark %d", r.late, r.p.hands.watermark)
+	}
+	r.p.claim = &fakeClaim{end: 2}
+	if r.p.tick(r.after(time.Hour + 1)); r.p.hands.watermark != 9000 {
+		t.Errorf("idle again: watermark %d, want the other's 9000", r.p.hands.watermark)
+	}
+}
+
 // An input that cannot be read is not silent, however long that takes, nor does the clock go on that drove the watermark before: producers
 // keep what they could not send.
 func TestInputThatCannotBeReadIsNotIdle(t *testing.T) {

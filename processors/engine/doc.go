@@ -38,8 +38,8 @@
 //     against the larger of that and the partition's.
 //   - E5 The watermark belongs to the position: it is read back from the commit's metadata.
 //   - E6 State follows the log: a store is rebuilt from the changelog or kept with the changelog offset it stands at; of
-//     two records of one key the one with the higher applied offset wins; where log and state contradict each other the
-//     run refuses to start and says what mends it.
+//     two records of one key the one with the higher applied offset wins, and is written again if it is not the last;
+//     where log and state contradict each other the run refuses to start and says what mends it.
 //   - E7 One writer per destination partition keeps order and leaves no hole: one idempotent producer, one request in
 //     flight. A writer that cannot prove its membership within half a session timeout does not write; what a
 //     predecessor still got in, into the changelog or the output, the new owner finds, as a hole between its own writes,
@@ -51,10 +51,12 @@
 //	topology.go    what a job says of itself                 config.go      settings, defaults, the sarama configuration and why
 //	processor.go   the supervisor: runs, back-off, readiness run.go         one run: goka, the outbox, the partitions
 //	group.go       the consumer group goka sees              frame.go       many records as one goka message
-//	balance.go     which member has which partitions
+//	balance.go     which member has which partitions         recovery.go    reading changelogs to their end
+//	clock.go       a partition's watermark, idleness         expiry.go      keys that may be forgotten
 //	partition.go   one partition's keys, folding, timers     store.go       the partition as goka's table storage
 //	checkpoint.go  cut, write, commit                        outbox.go      the idempotent producer
 //	position.go    offsets and watermarks of the group       loop.go        records and watermarks between partitions
 //	hash.go        which partition a key belongs to          metrics.go     what Prometheus sees
-//	spool.go       records between cut and acknowledgement   guard.go       watch over the own changelog after a takeover
+//	spool.go       records between cut and acknowledgement   guard.go       watch over what others write to the own logs
+//	state.go       a group's state as it lies in the log     state_read.go  reading it
 package engine

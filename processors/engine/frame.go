@@ -10,10 +10,7 @@ import (
 
 // frame is what a claim had ready: records of one topic partition in offset order, handed to goka as one message so that
 // goka's cost per message is paid once per frame.
-type frame struct {
-	records []*sarama.ConsumerMessage
-	end     int64 // offset after the partition's last record known when the frame was packed
-}
+type frame struct{ records []*sarama.ConsumerMessage }
 
 // frames lends frames to goka. goka passes a message's value as bytes to the topic's codec, or to the table's store, so a frame
 // travels as a number.
@@ -109,9 +106,7 @@ func (c *framedClaim) pack(f *frames, limit int, done <-chan struct{}) {
 	defer close(c.out)
 	in := c.ConsumerGroupClaim.Messages()
 	for first := range in {
-		fr := f.pack(first, in, limit)
-		fr.end = c.HighWaterMarkOffset()
-		m := f.message(fr)
+		m := f.message(f.pack(first, in, limit))
 		select {
 		case c.out <- m:
 		case <-done:

@@ -27,7 +27,7 @@ var _ storage.Storage = store[any, any]{}
 // Open has nothing to do: a partition is kept across generations (E6).
 func (s store[E, S]) Open() error { return nil }
 
-// Close keeps the partition; run drops it when it may no longer be true.
+// Close keeps the partition; run drops it when it may no longer be true, or others have had it for some time.
 func (s store[E, S]) Close() error { return nil }
 
 // Set takes a frame of changelog records during recovery.

@@ -173,12 +173,12 @@ func TestFramesLendEachFrameOnce(t *testing.T) {
 	var tokens [][]byte
 	for i := range 10 {
 		fr := f.fresh()
-		fr.end = int64(i)
+		fr.records = append(fr.records, &sarama.ConsumerMessage{Offset: int64(i)})
 		tokens = append(tokens, f.put(fr))
 	}
 	for i, tok := range tokens {
 		fr, err := f.take(tok)
-		if err != nil || fr.end != int64(i) {
+		if err != nil || len(fr.records) != 1 || fr.records[0].Offset != int64(i) {
 			t.Fatalf("token %d: %v %v", i, fr, err)
 		}
 		if _, err := f.take(tok); err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"klgstream.dev/codecs"
 	"klgstream.dev/views"
@@ -55,10 +56,11 @@ type loader struct {
 	delay prometheus.Observer
 	rows  []row
 	bytes int
-	fresh map[windowKey]int // the row that is not stale, of each window in rows
-	stale int               // how many of the rows are
-	wrote time.Time         // when the last write began
-	batch views.Batch       // scratch
+	fresh map[windowKey]int   // the row that is not stale, of each window in rows
+	stale int                 // how many of the rows are
+	wrote time.Time           // when the last write began
+	room  *semaphore.Weighted // bytes of records that wait; nil without a queue
+	batch views.Batch         // scratch
 }
 
 func newLoader(s *Sink, topic string, number int32) *loader {
@@ -95,6 +97,9 @@ func (l *loader) clear() {
 
 // add reads a record into the next row.
 func (l *loader) add(m *sarama.ConsumerMessage) {
+	if l.room != nil {
+		l.room.Release(weight(m))
+	}
 	if len(l.rows) < cap(l.rows) {
 		l.rows = l.rows[:len(l.rows)+1] // keeps what its window allocated
 	} else {

@@ -279,6 +279,41 @@ func TestLargeRecordsEndABatch(t *testing.T) {
 }
 
 // K2: a store that is away costs time and nothing else.
+// While the store is stuck records of any size arrive, and only so many bytes of them are taken from the brokers.
+func TestLargeRecordsDoNotFillMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		if n := b.sink.client.ChannelBufferSize; n > 64 {
+			t.Errorf("the client holds up to %d records of any size", n)
+		}
+		b.store.write = func(ctx context.Context, _ views.Batch) error { <-ctx.Done(); return ctx.Err() }
+		ctx, cancel := context.WithCancel(t.Context())
+		arriving, taken := make(chan *sarama.ConsumerMessage), 0
+		l := newLoader(b.sink, b.sink.config.Topics.Dead, 0)
+		var done sync.WaitGroup
+		done.Go(func() { l.run(ctx, l.queue(ctx, arriving), b.mark) })
+		done.Go(func() {
+			defer close(arriving)
+			value := make([]byte, 1<<20)
+			for offset := range int64(200) {
+				select {
+				case arriving <- &sarama.ConsumerMessage{Topic: b.sink.config.Topics.Dead, Offset: offset, Value: value}:
+					taken++
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if taken < 20 || taken > 40 {
+			t.Errorf("%d records of 1 MiB are held", taken)
+		}
+		cancel()
+		done.Wait()
+	})
+}
+
 func TestStoreAwayIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(c *Config) { c.RetryMin, c.RetryMax = time.Second, 8*time.Second })

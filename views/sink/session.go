@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"golang.org/x/sync/semaphore"
 )
 
 // handler is one session of the group: from one rebalance to the next.
@@ -40,12 +41,44 @@ func (h *handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama
 	h.sink.lags.arrive(l.at, claim.InitialOffset())
 	defer h.sink.lags.leave(l.at)
 	defer l.end()
-	l.run(session.Context(), claim.Messages(), func(next int64) {
+	l.run(session.Context(), l.queue(session.Context(), claim.Messages()), func(next int64) {
 		session.MarkOffset(claim.Topic(), claim.Partition(), next, "")
 		h.sink.lags.arrive(l.at, next)
 		h.sink.lags.set(l.at, claim.HighWaterMarkOffset()-next)
 	})
 	return nil
+}
+
+// arrivals is how many records the client holds of a partition, of any size, and mostWaiting how many more wait for the next
+// batch while one is written: those within maxBatchBytes.
+const (
+	arrivals    = 32
+	mostWaiting = 8192
+)
+
+// queue lets the next batch arrive while one is written, bounded in bytes as well as in number. It ends with the records, or ctx.
+func (l *loader) queue(ctx context.Context, from <-chan *sarama.ConsumerMessage) <-chan *sarama.ConsumerMessage {
+	waiting := make(chan *sarama.ConsumerMessage, min(mostRecords*l.sink.config.BatchRows, mostWaiting))
+	l.room = semaphore.NewWeighted(maxBatchBytes)
+	go func() {
+		defer close(waiting)
+		for m := range from {
+			if l.room.Acquire(ctx, weight(m)) != nil {
+				return
+			}
+			select {
+			case waiting <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return waiting
+}
+
+// weight is what a record counts in bytes.
+func weight(m *sarama.ConsumerMessage) int64 {
+	return int64(min(len(m.Key)+len(m.Value)+256, maxBatchBytes))
 }
 
 // commitRegularly commits the marked offsets, which are those of durable rows only (K1), and waits for each answer. One

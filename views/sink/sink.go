@@ -168,7 +168,7 @@ func New(c Config) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure sink: %w", err)
 	}
-	client := clientConfig(c.Sarama, c.BatchRows)
+	client := clientConfig(c.Sarama)
 	producer := producerConfig(client)
 	if err := errors.Join(client.Validate(), producer.Validate()); err != nil {
 		return nil, fmt.Errorf("configure sink: %w", err)
@@ -180,7 +180,7 @@ func New(c Config) (*Sink, error) {
 }
 
 // clientConfig is the given configuration with what the sink's promises need.
-func clientConfig(given *sarama.Config, batchRows int) *sarama.Config {
+func clientConfig(given *sarama.Config) *sarama.Config {
 	c := *sarama.NewConfig()
 	c.Version = sarama.V2_8_0_0
 	if given != nil {
@@ -191,7 +191,7 @@ func clientConfig(given *sarama.Config, batchRows int) *sarama.Config {
 	c.Consumer.IsolationLevel = sarama.ReadCommitted                                                         // a transactional processor's aborted results are none
 	c.Consumer.Return.Errors = true                                                                          // logged by us
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()} // eager: a blocked claim ends with its session
-	c.ChannelBufferSize = max(c.ChannelBufferSize, min(mostRecords*batchRows, 8192))                         // the next batch arrives while one is written
+	c.ChannelBufferSize = arrivals                                                                           // more wait in a queue that is bounded in bytes
 	c.Metadata.AllowAutoTopicCreation = false                                                                // a misspelt topic is an error, not a topic
 	return &c
 }

@@ -52,9 +52,11 @@ func (c tableConsumer) ConsumePartition(topic string, partition int32, offset in
 	}
 	t := &tableReader{
 		PartitionConsumer: pc, client: c.client, topic: topic, partition: partition, next: offset, end: end,
-		frames: c.frames, limit: c.limit, out: make(chan *sarama.ConsumerMessage, max(1, 256/c.limit)), closed: make(chan struct{}),
+		frames: c.frames, limit: c.limit, out: make(chan *sarama.ConsumerMessage, max(1, 256/c.limit)),
+		errors: make(chan *sarama.ConsumerError, 1), closed: make(chan struct{}),
 	}
 	go t.pass()
+	go t.passErrors()
 	return t, nil
 }
 
@@ -69,6 +71,7 @@ type tableReader struct {
 	limit     int
 	sent      [][]byte // frames that may not be taken yet
 	out       chan *sarama.ConsumerMessage
+	errors    chan *sarama.ConsumerError
 	closed    chan struct{}
 	once      sync.Once
 }
@@ -79,7 +82,35 @@ const silence = 250 * time.Millisecond
 // Messages are the changelog's records.
 func (t *tableReader) Messages() <-chan *sarama.ConsumerMessage { return t.out }
 
-// AsyncClose ends the reading; Messages is closed then.
+// Errors are what went wrong, and that the reading has ended if that was not asked for: goka takes a channel that is closed for the end of
+// the changelog, and would go on with a part of the state.
+func (t *tableReader) Errors() <-chan *sarama.ConsumerError { return t.errors }
+
+var errReadingEnded = errors.New("reading has ended before it was told to")
+
+func (t *tableReader) passErrors() {
+	defer close(t.errors)
+	for err := range t.PartitionConsumer.Errors() {
+		t.tell(err)
+	}
+	t.tell(&sarama.ConsumerError{Topic: t.topic, Partition: t.partition, Err: errReadingEnded})
+	<-t.closed
+}
+
+// tell passes an error on unless the reading is to end anyway.
+func (t *tableReader) tell(err *sarama.ConsumerError) {
+	select {
+	case <-t.closed:
+		return
+	default:
+	}
+	select {
+	case t.errors <- err:
+	case <-t.closed:
+	}
+}
+
+// AsyncClose ends the reading; Messages and Errors are closed then, and not before.
 func (t *tableReader) AsyncClose() {
 	t.once.Do(func() { close(t.closed) })
 	t.PartitionConsumer.AsyncClose()
@@ -93,7 +124,11 @@ func (t *tableReader) pass() {
 	for {
 		select {
 		case m, ok := <-t.PartitionConsumer.Messages():
-			if !ok || !t.hand(m) {
+			if !ok {
+				<-t.closed
+				return
+			}
+			if !t.hand(m) {
 				return
 			}
 			quiet.Reset(silence)

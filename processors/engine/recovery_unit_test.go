@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -124,3 +125,52 @@ func TestTablesOfOthersAreDropped(t *testing.T) {
 		}
 	}
 }
+
+// A reading of the changelog that ends by itself, as when its next records are deleted, is a fault. goka takes channels that are closed for the
+// end of the changelog, and one time in two did so before it saw the error: it went on with a part of the state.
+func TestReadingThatEndsByItself(t *testing.T) {
+	t.Parallel()
+	pc := &endedConsumer{messages: make(chan *sarama.ConsumerMessage), errors: make(chan *sarama.ConsumerError, 1)}
+	pc.errors <- &sarama.ConsumerError{Topic: "table", Err: sarama.ErrOffsetOutOfRange}
+	close(pc.errors)
+	close(pc.messages)
+	r := &tableReader{
+		PartitionConsumer: pc, topic: "table", next: 3, end: 6,
+		out: make(chan *sarama.ConsumerMessage), errors: make(chan *sarama.ConsumerError, 1), closed: make(chan struct{}),
+	}
+	passed := make(chan struct{}, 2)
+	for _, pass := range []func(){r.pass, r.passErrors} {
+		go func() { pass(); passed <- struct{}{} }()
+	}
+	for _, want := range []error{sarama.ErrOffsetOutOfRange, errReadingEnded} {
+		select {
+		case err := <-r.Errors():
+			if err == nil || !errors.Is(err.Err, want) {
+				t.Fatalf("told %v, want %v", err, want)
+			}
+		case <-r.Messages():
+			t.Fatal("the messages have ended")
+		}
+	}
+	r.AsyncClose()
+	for range 2 {
+		<-passed
+	}
+	if _, open := <-r.Messages(); open {
+		t.Error("a message")
+	}
+	if err, open := <-r.Errors(); open {
+		t.Errorf("told %v", err)
+	}
+}
+
+// endedConsumer is a consumer of a partition whose channels are closed already.
+type endedConsumer struct {
+	sarama.PartitionConsumer
+	messages chan *sarama.ConsumerMessage
+	errors   chan *sarama.ConsumerError
+}
+
+func (c *endedConsumer) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
+func (c *endedConsumer) Errors() <-chan *sarama.ConsumerError     { return c.errors }
+func (c *endedConsumer) AsyncClose()                              {}

@@ -365,7 +365,7 @@ func (p *partition[E, S]) weigh(bytes, records int) {
 	}
 }
 
-// heat reads entries that are about to be encoded.
+// heat reads entries that are about to be encoded or settled.
 func (p *partition[E, S]) heat(entries []*entry[S]) {
 	if p.warm == nil {
 		return
@@ -402,7 +402,11 @@ func (p *partition[E, S]) empty(c *cut[E, S]) {
 func (p *partition[E, S]) rest(c *cut[E, S]) {
 	to := c.at.clock.watermark
 	p.settled = max(p.settled, to)
-	for _, e := range c.entries[c.stated.from:c.stated.to] {
+	entries := c.entries[c.stated.from:c.stated.to]
+	for i, e := range entries {
+		if i%groupRecords == 0 {
+			p.heat(entries[i:min(len(entries), i+groupRecords)])
+		}
 		p.topology.Settle(&e.live.state, to)
 		if e.live.purged > to {
 			p.await(e)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 
@@ -38,9 +39,22 @@ type entry[S any] struct {
 	fires   bool // the watermark has closed a window of it, and it waits for the next cut
 	waits   bool // a late event of it is in the next cut
 	settles bool // a late event of it is in the cut being written
+	name    [shortKey]byte
 	alarm   window.Alarm
 	seen    int64 // largest event time, ms; only with a state TTL
 	raw     []byte
+}
+
+// shortKey is up to how many bytes a key is kept in its entry: who looks it up has read the entry then, and there is one object less.
+const shortKey = 24
+
+// call names an entry, once.
+func (e *entry[S]) call(key []byte) {
+	if len(key) > len(e.name) {
+		e.key = string(key)
+		return
+	}
+	e.key = unsafe.String(&e.name[0], copy(e.name[:], key)) //nolint:gosec // these bytes are written here and never again
 }
 
 // live is a key's decoded record.
@@ -427,7 +441,7 @@ func (p *partition[E, S]) fold(key []byte, t int64, src source, m *sarama.Consum
 			p.bury(src, m, ReasonKeys, fmt.Sprintf("the partition keeps %d keys already, limit %d (--max-keys, --state-ttl)", len(p.entries), limit), t)
 			return
 		}
-		e = p.create(string(key))
+		e = p.create(key)
 	}
 	l := p.liven(e)
 	if f := fenceOf(l, src.partition); f != nil && src.offset <= f.Offset {
@@ -495,9 +509,10 @@ func insertSource(fences []codecs.Source, s codecs.Source) []codecs.Source {
 	return slices.Insert(fences, i, s)
 }
 
-func (p *partition[E, S]) create(key string) *entry[S] {
-	e := &entry[S]{key: key, live: newLive[S](), seen: math.MinInt64}
-	p.entries[key] = e
+func (p *partition[E, S]) create(key []byte) *entry[S] {
+	e := &entry[S]{live: newLive[S](), seen: math.MinInt64}
+	e.call(key)
+	p.entries[e.key] = e
 	p.lives++
 	return e
 }

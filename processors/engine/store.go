@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka/storage"
@@ -110,12 +109,10 @@ func (p *partition[E, S]) supersede(e *entry[S]) {
 	}
 }
 
-// lot is memory for the new keys of a group of changelog records in one piece each of entries, names and records: less to
-// allocate, and less for every garbage collection to follow.
+// lot is memory for the new keys of a group of changelog records in one piece each of entries and records: less to allocate, and less
+// for every garbage collection to follow.
 type lot[S any] struct {
 	entries []entry[S]
-	keys    []byte
-	names   string
 	raw     []byte
 }
 
@@ -125,28 +122,29 @@ const spareRaw = 8
 // prepare makes room for the records without an entry.
 func (l *lot[S]) prepare(group []*sarama.ConsumerMessage, near []*entry[S]) {
 	n, size := 0, 0
-	l.keys = l.keys[:0]
 	for i, m := range group {
 		if near[i] == nil && m.Value != nil {
-			l.keys = append(l.keys, m.Key...)
 			n, size = n+1, size+len(m.Value)+spareRaw
 		}
 	}
-	l.entries, l.names, l.raw = nil, "", nil
+	l.entries, l.raw = nil, nil
 	if n > 0 {
-		l.entries, l.names, l.raw = make([]entry[S], n), string(l.keys), make([]byte, size)
+		l.entries, l.raw = make([]entry[S], n), make([]byte, size)
 	}
 }
 
 // entry takes a new key's from the lot.
 func (l *lot[S]) entry(m *sarama.ConsumerMessage) *entry[S] {
 	n := len(m.Value) + spareRaw
-	if len(l.entries) == 0 || !strings.HasPrefix(l.names, string(m.Key)) || len(l.raw) < n { // a key of the group erased or written twice
-		return &entry[S]{key: string(m.Key)}
+	if len(l.entries) == 0 || len(l.raw) < n { // a key of the group erased or written twice
+		e := new(entry[S])
+		e.call(m.Key)
+		return e
 	}
 	e := &l.entries[0]
-	e.key, e.raw = l.names[:len(m.Key)], l.raw[:0:n]
-	l.entries, l.names, l.raw = l.entries[1:], l.names[len(m.Key):], l.raw[n:]
+	e.call(m.Key)
+	e.raw = l.raw[:0:n]
+	l.entries, l.raw = l.entries[1:], l.raw[n:]
 	return e
 }
 

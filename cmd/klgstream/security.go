@@ -104,6 +104,8 @@ func (s *Security) secure(c *sarama.Config) {
 				return readCertificate("tls-cert", s.TLSCert, "tls-key", s.TLSKey)
 			}
 		}
+	} else {
+		c.Net.Proxy.Enable, c.Net.Proxy.Dialer = true, brokerDialer{c}
 	}
 	m, ok := mechanisms[s.SASLMechanism]
 	if !ok {

@@ -367,3 +367,36 @@ func TestHTTPS(t *testing.T) {
 		t.Errorf("with a renewed certificate: %v", err)
 	}
 }
+
+// Whoever is no broker is named, and no memory is reserved for what it seems to announce.
+func TestNoBroker(t *testing.T) {
+	t.Parallel()
+	for want, answer := range map[string]string{
+		"it speaks HTTP and is no broker":                            "HTTP/1.1 400 Bad Request\r\n\r\n",
+		`it does not speak Kafka's protocol, but begins with "SSH-"`: "SSH-2.0-x\r\n",
+		"it speaks TLS: set --tls":                                   "\x15\x03\x03\x00\x02\x02\x0a",
+		"before any answer (does it want --tls?)":                    "",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Read(make([]byte, 1<<10))
+				_, _ = c.Write([]byte(answer))
+				c.Close()
+			}
+		}()
+		o := newOutside()
+		code := run(t.Context(), []string{"dlq", "list", "--brokers", l.Addr().String()}, o.environment)
+		if said := o.errs.String(); code != exitUnavailable || !strings.Contains(said, strings.ReplaceAll(want, `\"`, `"`)) {
+			t.Errorf("exit code %d, said %s, want %s", code, said, want)
+		}
+	}
+}

@@ -41,7 +41,7 @@ type devCmd struct {
 
 func (c *devCmd) check() error {
 	plan := TopicPlan{Partitions: c.Partitions, ReplicationFactor: 1, LoopRetention: -1}
-	return errors.Join(address("broker-addr", c.BrokerAddr, 0), checkAll(&c.Replay, &c.HTTP, &c.Meaning, &c.Engine, &c.ProcessorOps, &plan))
+	return errors.Join(address("broker-addr", c.BrokerAddr, 0), checkAll(&c.Replay, &c.HTTP, &c.Meaning, &c.Engine, &c.ProcessorOps, &c.ViewFiles, &plan))
 }
 
 // defaultNames are the topics and groups of `klgstream dev`.

@@ -220,7 +220,21 @@ func (f *ViewFiles) views() fs.FS {
 	return os.DirFS(f.ViewsDir)
 }
 
-func (s *Store) check() error {
+func (f *ViewFiles) check() error {
+	if f.ViewsDir == "" {
+		return nil
+	}
+	if info, err := os.Stat(f.ViewsDir); err != nil {
+		return fmt.Errorf("--views-dir: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("--views-dir: %q must be a directory", f.ViewsDir)
+	}
+	return nil
+}
+
+func (s *Store) check() error { return errors.Join(s.checkURL(), s.ViewFiles.check()) }
+
+func (s *Store) checkURL() error {
 	u, err := url.Parse(s.StoreURL)
 	switch {
 	case err != nil: // its message holds the URL, and with it the password

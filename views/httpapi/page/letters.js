@@ -64,13 +64,14 @@ function draw(rows, more) {
   const list = box.querySelector('.letters') ?? h('div', { class: 'letters' });
   const there = known(list); // a letter never changes: what is shown stays, open or not
   arrange(list, rows.map((r) => there.get(`${shown} ${place(r)}`) ?? letter(r)));
-  arrange(box, [reasons(rows), list, ...(more ? [h('p', { class: 'soft' }, 'The 50 with the highest offsets are shown; the API has all.')] : [])]);
+  arrange(box, [reasons(rows, more), list, ...(more ? [h('p', { class: 'soft' }, 'The 50 with the highest offsets are shown; the API has all.')] : [])]);
 }
 
-function reasons(rows) {
+// reasons are those of what is shown; with a plus where there is more.
+function reasons(rows, more) {
   const count = new Map();
   for (const r of rows) count.set(r.reason, (count.get(r.reason) ?? 0) + 1);
-  return h('p', { class: 'reasons' }, ...[...count].sort((a, b) => b[1] - a[1]).map(([reason, n]) => h('span', { class: 'tag' }, `${reason} ${n}`)));
+  return h('p', { class: 'reasons' }, ...[...count].sort((a, b) => b[1] - a[1]).map(([reason, n]) => h('span', { class: 'tag' }, `${reason} ${n}${more ? '+' : ''}`)));
 }
 
 function letter(r) {

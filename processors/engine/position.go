@@ -266,7 +266,7 @@ func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, erro
 	if err := l.readTopic(resp, l.loop, p, &pos.loop, &loop); err != nil {
 		return pos, err
 	}
-	pos.clock.sources = append(pos.clock.sources, loop.sources...)
+	pos.clock.sources = append(append(pos.clock.sources, loop.sources...), table.sources...)
 	return pos, nil
 }
 
@@ -381,37 +381,37 @@ func (l *ledger) commit(m member, positions map[int32]position) error {
 	return nil
 }
 
-// add puts a partition's own clock to its input's offset and the other sources' to its loop's.
+// add puts a partition's own clock to its input's offset and the other sources' to its loop's; those of many partitions, which do not fit
+// there, to the table's too.
 func (l *ledger) add(req *sarama.OffsetCommitRequest, p int32, pos position) error {
-	own, others := pos.clock, clock{watermark: pos.clock.watermark}
+	own, others, rest := pos.clock, clock{watermark: pos.clock.watermark}, clock{watermark: math.MinInt64}
 	own.sources = nil
-	table, err := (&clock{watermark: math.MinInt64}).pack(l.id)
-	if err != nil {
+	for _, s := range pos.clock.sources {
+		if s.partition == p {
+			own.sources = append(own.sources, s)
+		} else if l.loop != "" {
+			others.sources = append(others.sources, s)
+		}
+	}
+	loop, err := others.pack(l.id)
+	if half := len(others.sources) / 2; err != nil {
+		rest = clock{watermark: pos.clock.watermark, sources: others.sources[half:]}
+		others.sources = others.sources[:half]
+		loop, err = others.pack(l.id)
+	}
+	table, err1 := rest.pack(l.id)
+	input, err2 := own.pack(l.id)
+	if err := errors.Join(err, err1, err2); err != nil {
 		return err
 	}
 	// The table's end is committed beside the positions: where a broker forgets the positions of a deleted input, it remains.
 	req.AddBlockWithLeaderEpoch(l.table, p, pos.clock.table, -1, 0, table)
-	for _, s := range pos.clock.sources {
-		if s.partition == p {
-			own.sources = append(own.sources, s)
-		} else {
-			others.sources = append(others.sources, s)
-		}
-	}
-	meta, err := own.pack(l.id)
-	if err != nil {
-		return err
-	}
 	if pos.input >= 0 {
-		req.AddBlockWithLeaderEpoch(l.input, p, pos.input, -1, 0, meta)
+		req.AddBlockWithLeaderEpoch(l.input, p, pos.input, -1, 0, input)
 	}
-	if l.loop == "" || pos.loop < 0 {
-		return nil
+	if l.loop != "" && pos.loop >= 0 {
+		req.AddBlockWithLeaderEpoch(l.loop, p, pos.loop, -1, 0, loop)
 	}
-	if meta, err = others.pack(l.id); err != nil {
-		return err
-	}
-	req.AddBlockWithLeaderEpoch(l.loop, p, pos.loop, -1, 0, meta)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -167,6 +168,37 @@ func TestCommittedPositions(t *testing.T) {
 	l := &ledger{group: "g", input: "in", table: "table", id: id}
 	if _, err := l.read(&sarama.OffsetFetchResponse{}, 0); err == nil || !strings.Contains(err.Error(), "no answer for table/0") {
 		t.Errorf("no answer: %v", err)
+	}
+}
+
+// E5: what is known of the sources of a group of many partitions fits in its commits. Of 256 it did so until their offsets were large, and
+// then no position could be committed any more.
+func TestPositionOfManySources(t *testing.T) {
+	t.Parallel()
+	for n, fits := range map[int32]bool{200: true, 256: true, 400: true, 1000: false} {
+		l := &ledger{group: "g", input: "in", loop: "loop", table: "table", id: identity{7, n}}
+		at := position{input: 5, loop: 6, table: 9, clock: clock{watermark: 1_770_000_000_000, table: 9, rekeys: true}}
+		for i := range n {
+			at.clock.sources = append(at.clock.sources, sourceClock{i, 0, at.clock.watermark + 3_600_000 + int64(i), 1e9 + int64(i)})
+		}
+		req := &sarama.OffsetCommitRequest{Version: 7}
+		if err := l.add(req, 0, at); (err == nil) != fits {
+			t.Errorf("%d sources: %v", n, err)
+		}
+		if !fits {
+			continue
+		}
+		blocks := make(map[string]*sarama.OffsetFetchResponseBlock)
+		for _, topic := range []string{"in", "loop", "table"} {
+			offset, meta, err := req.Offset(topic, 0)
+			if err != nil || len(meta) > maxMetadata {
+				t.Fatalf("%d sources: %d bytes for %s, %v", n, len(meta), topic, err)
+			}
+			blocks[topic] = &sarama.OffsetFetchResponseBlock{Offset: offset, Metadata: meta}
+		}
+		if got, err := l.read(committed(blocks), 0); err != nil || !reflect.DeepEqual(got, at) {
+			t.Errorf("%d sources: read %+v, %v", n, got, err)
+		}
 	}
 }
 

@@ -219,7 +219,7 @@ func each(b fetched, yield func(rec *sarama.Record, offset int64)) {
 func (r *run[E, S]) scan(ctx context.Context, tp topicPartition, h hole, yield func(fetched)) error {
 	deadline := r.config.Now().Add(r.config.WriteTimeout)
 	for from := h.from; from < h.to; {
-		batches, err := fetch(r.reader, tp.topic, tp.partition, from)
+		batches, err := fetch(r.reader, tp.topic, tp.partition, from, h.to)
 		if errors.Is(err, sarama.ErrOffsetOutOfRange) { // the first of them are deleted already, perhaps all
 			var oldest int64
 			if oldest, err = r.reader.GetOffset(tp.topic, tp.partition, sarama.OffsetOldest); err == nil && oldest <= from {

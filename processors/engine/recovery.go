@@ -181,7 +181,7 @@ func (t *tableReader) send(m *sarama.ConsumerMessage) bool {
 // because a fetch below the end of the log returns the first batch there is.
 func (t *tableReader) nothingLeft() bool {
 	for from := t.next; from < t.end; {
-		batches, err := fetch(t.client, t.topic, t.partition, from)
+		batches, err := fetch(t.client, t.topic, t.partition, from, t.end)
 		if err != nil {
 			return false
 		}
@@ -202,7 +202,7 @@ func (t *tableReader) nothingLeft() bool {
 // that is still open are none of that.
 func barren(client sarama.Client, topic string, partition int32, from, end int64) (int64, error) {
 	for from < end {
-		batches, err := fetch(client, topic, partition, from)
+		batches, err := fetch(client, topic, partition, from, end)
 		if err != nil || len(batches) == 0 {
 			return from, err
 		}
@@ -229,9 +229,14 @@ type fetched struct {
 	visible bool // neither a control record nor of an aborted transaction
 }
 
+// errLeaderBehind is a leader that has just been elected and does not know yet how far the log is replicated: until it does, it delivers
+// less than there is.
+var errLeaderBehind = errors.New("the leader does not know yet that the log reaches so far")
+
 // fetch is one fetch of a partition from an offset on, of what is there: it does not wait for more. Sarama locks a broker for the time of
-// a request, so one that waited would hold up those of all other partitions.
-func fetch(client sarama.Client, topic string, partition int32, from int64) ([]fetched, error) {
+// a request, so one that waited would hold up those of all other partitions. That there is nothing is told only of a log that
+// reaches to end, as it did when that was asked for.
+func fetch(client sarama.Client, topic string, partition int32, from, end int64) ([]fetched, error) {
 	leader, err := client.Leader(topic, partition)
 	if err != nil {
 		return nil, err
@@ -262,6 +267,9 @@ func fetch(client sarama.Client, topic string, partition int32, from int64) ([]f
 		if b := set.RecordBatch; b != nil && b.LastOffset() >= from {
 			out = append(out, fetched{b, !b.Control && (!b.IsTransactional || !aborted[b.ProducerID])})
 		}
+	}
+	if len(out) == 0 && block.HighWaterMarkOffset < end {
+		return nil, errLeaderBehind
 	}
 	return out, nil
 }

@@ -32,6 +32,25 @@ func TestRecoveryBehindABatchThatLostItsTail(t *testing.T) {
 	}
 }
 
+// A leader that was just elected may not know yet how far the log is replicated, and answers with nothing where there are records. Recovery took
+// that for the end, and went on without them.
+func TestRecoveryAtALeaderThatIsBehind(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		known int64
+		left  bool
+	}{{5, true}, {6, false}, {7, false}} {
+		log := &sarama.FetchResponse{Version: 7}
+		log.AddError("table", 0, sarama.ErrNoError)
+		log.GetBlock("table", 0).HighWaterMarkOffset = c.known
+		s := newScripted(t, map[string]sarama.MockResponse{"FetchRequest": sarama.NewMockWrapper(log)})
+		r := &tableReader{client: s.client, topic: "table", next: 4, end: 6}
+		if got := r.nothingLeft(); got == c.left {
+			t.Errorf("a leader that knows %d of 6 offsets: nothing left is %v", c.known, got)
+		}
+	}
+}
+
 // E6: what the last checkpoint of a generation left to be written, another owner counted on, or forgot. When the partition is back, its
 // changelog is what counts; once the next checkpoint met an entry without a state there, and the process ended.
 func TestKeptPartitionThatWasLeftUnwritten(t *testing.T) {

@@ -27,7 +27,7 @@ func ReadPartition(ctx context.Context, client sarama.Client, topic string, part
 	}
 	to = min(to, newest)
 	for from = max(from, oldest); from < to; {
-		batches, err := fetchPatiently(ctx, client, topic, partition, from)
+		batches, err := fetchPatiently(ctx, client, topic, partition, from, to)
 		if err != nil {
 			return fmt.Errorf("read %s/%d@%d: %w", topic, partition, from, err)
 		}
@@ -45,12 +45,12 @@ func ReadPartition(ctx context.Context, client sarama.Client, topic string, part
 }
 
 // fetchPatiently repeats a fetch that failed, for example because the leader has moved.
-func fetchPatiently(ctx context.Context, client sarama.Client, topic string, partition int32, from int64) ([]fetched, error) {
+func fetchPatiently(ctx context.Context, client sarama.Client, topic string, partition int32, from, end int64) ([]fetched, error) {
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		batches, err := fetch(client, topic, partition, from)
+		batches, err := fetch(client, topic, partition, from, end)
 		if err == nil || attempt == readAttempts || errors.Is(err, sarama.ErrOffsetOutOfRange) || errors.Is(err, sarama.ErrTopicAuthorizationFailed) {
 			return batches, err
 		}

@@ -117,7 +117,7 @@ func TestDoctorFinds(t *testing.T) {
 		"a table that forgets": {func(p *patient) {
 			p.recreate("aircraft-activity-table", 4, map[string]string{"cleanup.policy": "delete"})
 		}, "topics", "cleanup.policy is delete", "cleanup.policy=compact", fail},
-		"partitions that differ": {func(p *patient) { p.recreate("aircraft-windows", 3, nil) }, "topics", "has 3 partitions, must have 4", "klgstream topics", fail},
+		"partitions that differ": {func(p *patient) { p.recreate("aircraft-windows", 3, nil) }, "topics", "has 3 partitions, must have 4", "--alter --topic aircraft-windows --partitions 4", fail},
 		"small records only": {func(p *patient) {
 			p.recreate("aircraft-windows", 4, map[string]string{"max.message.bytes": "1000"})
 		}, "limits", "at most 1000 bytes", "max.message.bytes=", warn},

@@ -13,9 +13,10 @@ import (
 // topic is one topic of the plan: how it is made, and how it must be if it exists.
 type topic struct {
 	name        string
-	partitions  int32 // 0: as many as the first topic of the plan has; must be equal
-	free        bool  // partitions need not be equal to the others'
-	replication int16 // 0: any
+	partitions  int32  // 0: as many as the first topic of the plan has; must be equal
+	free        bool   // partitions need not be equal to the others'
+	moves       string // how what it holds gets into another number of partitions; empty: it need not
+	replication int16  // 0: any
 	config      map[string]string
 	rules       []rule
 }
@@ -56,14 +57,16 @@ func plan(n Names, p TopicPlan) []topic {
 		atLeastBytes(),
 	}
 	loop := append(slices.Clone(events), keeps(max(p.LoopRetention, minLoop), p.LoopRetention < 0, "a re-keyed event is not counted before it was read from here"))
+	const moves = "klgstream state export FILE, then klgstream state import FILE with a new --group, which keeps what was counted"
+	const anew = "a new --registry-group, which is made of what the input holds"
 	input := events[:1] // of another's topic only this is asked
 	if p.Partitions > 0 {
 		input = append(slices.Clone(events), arrival(), keeps(p.InputRetention, p.InputRetention < 0, "so long an outage of the processor loses nothing"))
 	}
 	all := []topic{
 		{name: n.Input, rules: input},
-		{name: n.table(), rules: []rule{policy("compact", "the newest state of every aircraft must stay, for ever")}},
-		{name: n.loop(), rules: loop},
+		{name: n.table(), moves: moves, rules: []rule{policy("compact", "the newest state of every aircraft must stay, for ever")}},
+		{name: n.loop(), moves: moves, rules: loop},
 		{name: n.Output, rules: []rule{keeps(p.OutputRetention, p.OutputRetention < 0, "so long an outage of the sink loses nothing")}},
 		{name: n.Late, free: true, rules: append(slices.Clone(events), keeps(p.LetterRetention, p.LetterRetention < 0, "so long late events can be looked at"))},
 		{name: n.Dead, free: true, rules: append(slices.Clone(events), keeps(p.LetterRetention, p.LetterRetention < 0, "so long dead letters can be looked at"))},
@@ -71,7 +74,10 @@ func plan(n Names, p TopicPlan) []topic {
 	compacted := []string{n.table()}
 	if g := n.registry(); g != "" {
 		newest := []rule{policy("compact", "the newest state of every aircraft must stay, for ever")}
-		all = append(all, topic{name: g + "-table", rules: newest}, topic{name: g + "-loop", rules: loop}, topic{name: g, rules: newest})
+		all = append(all,
+			topic{name: g + "-table", moves: anew, rules: newest},
+			topic{name: g + "-loop", moves: anew, rules: loop},
+			topic{name: g, moves: anew, rules: newest})
 		compacted = append(compacted, g+"-table")
 	}
 	for i := range all {
@@ -143,22 +149,17 @@ func compare(plan []topic, actual map[string]found, brokers []string) []fault {
 			faults = append(faults, fault{t.name, topicMissing, "it is part of the flow", []string{"klgstream topics --brokers " + bootstrap}})
 			continue
 		}
-		faults = append(faults, t.compareCounts(f, want, plan[0].name, bootstrap)...)
+		faults = append(faults, t.compareCounts(f, want, actual[plan[0].name].partitions, bootstrap)...)
 		faults = append(faults, t.compareRules(f, bootstrap)...)
 	}
 	return faults
 }
 
-func (t *topic) compareCounts(f found, want int32, input, bootstrap string) (faults []fault) {
+func (t *topic) compareCounts(f found, want, input int32, bootstrap string) (faults []fault) {
 	if !t.free && want > 0 && f.partitions != want {
-		mend := []string{
-			fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --delete --topic %s, then klgstream topics --brokers %s --partitions %d", bootstrap, t.name, bootstrap, want),
-			fmt.Sprintf("rpk topic delete %s, likewise", t.name),
-		}
-		if t.name == input {
-			mend = []string{fmt.Sprintf("klgstream topics --brokers %s --partitions %d", bootstrap, f.partitions)}
-		}
-		faults = append(faults, fault{t.name, fmt.Sprintf("has %d partitions, must have %d", f.partitions, want), "an aircraft has the same partition everywhere", mend})
+		faults = append(faults, fault{
+			t.name, fmt.Sprintf("has %d partitions, must have %d", f.partitions, want), "an aircraft has the same partition everywhere", t.mendCount(f, want, input, bootstrap),
+		})
 	}
 	if f.replication < t.replication {
 		faults = append(faults, fault{t.name, fmt.Sprintf("has %d replicas, must have %d", f.replication, t.replication), "a lost broker must not lose events", []string{
@@ -167,6 +168,25 @@ func (t *topic) compareCounts(f found, want int32, input, bootstrap string) (fau
 		}})
 	}
 	return faults
+}
+
+// mendCount says what gives a topic its number of partitions: another number asked for where the topic agrees with the input, and
+// never a topic deleted whose state can be moved.
+func (t *topic) mendCount(f found, want, input int32, bootstrap string) []string {
+	if f.partitions == input {
+		return []string{fmt.Sprintf("klgstream topics --brokers %s --partitions %d", bootstrap, f.partitions)}
+	}
+	again := fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --delete --topic %s, then klgstream topics --brokers %s --partitions %d", bootstrap, t.name, bootstrap, want)
+	switch {
+	case t.moves != "":
+		return []string{t.moves, "if nothing in it is needed, " + again}
+	case f.partitions < want:
+		return []string{
+			fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", bootstrap, t.name, want),
+			fmt.Sprintf("rpk topic add-partitions %s --num %d", t.name, want-f.partitions),
+		}
+	}
+	return []string{again, fmt.Sprintf("rpk topic delete %s, likewise", t.name)}
 }
 
 func (t *topic) compareRules(f found, bootstrap string) (faults []fault) {

@@ -79,7 +79,17 @@ func TestCompare(t *testing.T) {
 			"topic aircraft-events: has 6 partitions, must have 4", "mend: klgstream topics --brokers b:1,c:2 --partitions 6",
 		}},
 		"table has other partitions": {func(a map[string]found) { set(a, "aircraft-activity-table", func(f *found) { f.partitions = 1 }) }, []string{
-			"topic aircraft-activity-table: has 1 partitions, must have 4", "kafka-topics.sh --bootstrap-server b:1,c:2 --delete --topic aircraft-activity-table",
+			"topic aircraft-activity-table: has 1 partitions, must have 4", "mend: klgstream state export FILE, then", "with a new --group", "if nothing in it is needed, kafka-topics.sh --bootstrap-server b:1,c:2 --delete --topic aircraft-activity-table",
+		}},
+		"registry has other partitions": {func(a map[string]found) { set(a, "aircraft-registry", func(f *found) { f.partitions = 1 }) }, []string{
+			"topic aircraft-registry: has 1 partitions, must have 4", "mend: a new --registry-group",
+		}},
+		"results have fewer partitions": {func(a map[string]found) { set(a, "aircraft-windows", func(f *found) { f.partitions = 1 }) }, []string{
+			"topic aircraft-windows: has 1 partitions, must have 4", "kafka-topics.sh --bootstrap-server b:1,c:2 --alter --topic aircraft-windows --partitions 4",
+			"rpk topic add-partitions aircraft-windows --num 3",
+		}},
+		"results have more partitions": {func(a map[string]found) { set(a, "aircraft-windows", func(f *found) { f.partitions = 6 }) }, []string{
+			"topic aircraft-windows: has 6 partitions, must have 4", "--delete --topic aircraft-windows",
 		}},
 		"dead letters have other partitions": {func(a map[string]found) { set(a, "aircraft-events-dlq", func(f *found) { f.partitions = 1 }) }, nil},
 		"too few copies": {func(a map[string]found) { set(a, "aircraft-windows", func(f *found) { f.replication = 1 }) }, []string{
@@ -108,7 +118,9 @@ func TestCompare(t *testing.T) {
 		"not known to the broker": {func(a map[string]found) { delete(a["aircraft-events"].config, "min.insync.replicas") }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wanted := plan(testNames, testPlan())
+			names := testNames
+			names.Registry = "aircraft-registry"
+			wanted := plan(names, testPlan())
 			actual := asPlanned(wanted)
 			c.spoil(actual)
 			faults := compare(wanted, actual, []string{"b:1", "c:2"})

@@ -53,11 +53,14 @@ func exerciseTopics(t *testing.T, addr string) {
 	_, errs := topics(exitFailed, "--partitions", "6", "--input-retention=-1ms")
 	for _, want := range []string{
 		"aircraft-events: has 4 partitions, must have 6", "retention.ms is 604800000, must be -1",
-		"kafka-topics.sh --bootstrap-server " + addr + " --delete --topic aircraft-activity-table",
+		"aircraft-activity-table: has 4 partitions, must have 6 (an aircraft has the same partition everywhere); mend: klgstream topics --brokers " + addr + " --partitions 4\n",
 	} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("%s\ndoes not say %s", errs, want)
 		}
+	}
+	if strings.Contains(errs, "--delete") {
+		t.Errorf("another --partitions is mended by deleting what was counted:\n%s", errs)
 	}
 	if out, _ := topics(exitOK, "--group", "other"); strings.Count(out, "created") != 2 {
 		t.Errorf("for another group printed %s", out)

@@ -264,6 +264,20 @@ func TestLastCheckpointWritesOverWhatItFinds(t *testing.T) {
 	}
 }
 
+// A leader that was just elected does not tell the end of its log yet: it is asked again. The run ended once.
+func TestProbeAtALeaderThatIsBehind(t *testing.T) {
+	t.Parallel()
+	for answer, ends := range map[sarama.KError]bool{sarama.ErrOffsetNotAvailable: false, sarama.ErrNotLeaderForPartition: false, sarama.ErrTopicAuthorizationFailed: true} {
+		r, rig, s := changelog(t, nil)
+		resp := &sarama.OffsetResponse{Version: 6, Blocks: map[string]map[int32]*sarama.OffsetResponseBlock{"table": {0: {Err: answer}}}}
+		s.answer("OffsetRequest", sarama.NewMockWrapper(resp))
+		gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second)}
+		if err := r.probe(t.Context(), gen, s.now); (err != nil) != ends || ends && !errors.Is(err, answer) {
+			t.Errorf("%v: %v", answer, err)
+		}
+	}
+}
+
 // Why the last checkpoint of a run that is told to stop was not written is said when the run ends: goka and sarama drop it.
 func TestLastCheckpointThatFails(t *testing.T) {
 	t.Parallel()

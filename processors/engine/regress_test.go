@@ -165,6 +165,33 @@ func TestMembershipIsAskedAgainWhileTheCoordinatorMoves(t *testing.T) {
 	}
 }
 
+// The bounds of a log are asked for again while its leader is being elected; a refusal is told at once.
+func TestBoundsWhileALeaderIsElected(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		first, then error
+		asked       int
+	}{
+		{nil, nil, 1}, {sarama.ErrOffsetNotAvailable, nil, 2}, {sarama.ErrLeaderNotAvailable, sarama.ErrTopicAuthorizationFailed, 2},
+		{sarama.ErrOffsetNotAvailable, sarama.ErrOffsetNotAvailable, readAttempts}, {sarama.ErrTopicAuthorizationFailed, nil, 1},
+	} {
+		asked := 0
+		_, err := patiently(func() (int64, error) {
+			if asked++; asked == 1 {
+				return 0, c.first
+			}
+			return 7, c.then
+		})
+		want := c.then
+		if c.asked == 1 {
+			want = c.first
+		}
+		if !errors.Is(err, want) || asked != c.asked {
+			t.Errorf("%v, then %v: %v after asking %d times", c.first, c.then, err, asked)
+		}
+	}
+}
+
 // goka sleeps 5 s whenever Consume returns, which sarama's does at each rebalance: ours returns when it is told to end, or failed.
 func TestGenerationsLoopWithinOneConsume(t *testing.T) {
 	t.Parallel()

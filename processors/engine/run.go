@@ -278,7 +278,7 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 		if err != nil {
 			return err
 		}
-		out, err := r.client.GetOffset(r.topics.output, id, sarama.OffsetNewest)
+		out, err := r.bound(r.topics.output, id, sarama.OffsetNewest)
 		if err != nil {
 			return fmt.Errorf("find end of %s/%d: %w", r.topics.output, id, err)
 		}
@@ -342,7 +342,7 @@ func (r *run[E, S]) locate(id int32, at position) (position, error) {
 			return at, err
 		}
 	}
-	end, err := r.client.GetOffset(r.topics.table, id, sarama.OffsetNewest)
+	end, err := r.bound(r.topics.table, id, sarama.OffsetNewest)
 	if err != nil {
 		return at, fmt.Errorf("find end of %s/%d: %w", r.topics.table, id, err)
 	}
@@ -360,11 +360,11 @@ func (r *run[E, S]) locate(id int32, at position) (position, error) {
 
 // within compares a committed offset with the log's bounds.
 func (r *run[E, S]) within(topic string, id int32, offset int64) (int64, error) {
-	oldest, err := r.client.GetOffset(topic, id, sarama.OffsetOldest)
+	oldest, err := r.bound(topic, id, sarama.OffsetOldest)
 	if err != nil {
 		return 0, fmt.Errorf("find start of %s/%d: %w", topic, id, err)
 	}
-	newest, err := r.client.GetOffset(topic, id, sarama.OffsetNewest)
+	newest, err := r.bound(topic, id, sarama.OffsetNewest)
 	if err != nil {
 		return 0, fmt.Errorf("find end of %s/%d: %w", topic, id, err)
 	}
@@ -513,11 +513,28 @@ func (checkedTopics) EnsureTopicExists(string, int, int, map[string]string) erro
 func (t checkedTopics) GetOffset(topic string, partition int32, time int64) (int64, error) {
 	if end, ok := t.copied(topic, partition); ok && time == sarama.OffsetNewest {
 		if end == 0 {
-			return t.TopicManager.GetOffset(topic, partition, sarama.OffsetOldest)
+			time = sarama.OffsetOldest
+		} else {
+			return end, nil
 		}
-		return end, nil
 	}
-	return t.TopicManager.GetOffset(topic, partition, time)
+	return patiently(func() (int64, error) { return t.TopicManager.GetOffset(topic, partition, time) })
+}
+
+// bound is a bound of a log.
+func (r *run[E, S]) bound(topic string, id int32, time int64) (int64, error) {
+	return patiently(func() (int64, error) { return r.client.GetOffset(topic, id, time) })
+}
+
+// patiently asks for an offset again that a broker does not tell yet, as when a leader was just elected: a run that ends for that recovers
+// all its tables anew.
+func patiently(get func() (int64, error)) (offset int64, err error) {
+	for attempt := 1; ; attempt++ {
+		if offset, err = get(); err == nil || !repeatable(err) || attempt == readAttempts {
+			return offset, err
+		}
+		_ = pause(context.Background(), time.Duration(attempt)*50*time.Millisecond) // it does not end early
+	}
 }
 
 // copied is how far the copy of another replica's table has come; false of an own one.

@@ -177,27 +177,45 @@ func matches(list, tag string) bool {
 	return false
 }
 
-// accepted picks the form the client likes best; "" if it takes none. No header takes all.
+// accepted picks the form the client likes best, of several the one it names first; "" if it takes none. No header takes all.
 func accepted(accept string) string {
 	if accept == "" {
 		return formJSON
 	}
-	best, bestQuality := "", 0.0
-	for item := range strings.SplitSeq(accept, ",") {
-		media, parameters, _ := strings.Cut(item, ";")
-		form, ok := forms[strings.ToLower(strings.TrimSpace(media))]
-		if q := quality(parameters); ok && q > bestQuality {
-			best, bestQuality = form, q
+	best, bestQuality, bestPlace := "", 0.0, 0
+	for _, form := range []string{formJSON, formNDJSON, formCSV} {
+		if q, place := wanted(accept, form); q > bestQuality || q > 0 && q == bestQuality && place < bestPlace {
+			best, bestQuality, bestPlace = form, q, place
 		}
 	}
 	return best
 }
 
-// forms are the media ranges a client can name.
-var forms = map[string]string{
-	formJSON: formJSON, formNDJSON: formNDJSON, formCSV: formCSV,
-	"application/ndjson": formNDJSON, "application/jsonl": formNDJSON,
-	"*/*": formJSON, "application/*": formJSON, "text/*": formCSV,
+// wanted is how much the client likes a form, as the range says that names it most closely, and where that stands.
+func wanted(accept, form string) (q float64, place int) {
+	closest, i := 0, 0
+	for item := range strings.SplitSeq(accept, ",") {
+		media, parameters, _ := strings.Cut(item, ";")
+		if n := closeness(strings.ToLower(strings.TrimSpace(media)), form); n > closest {
+			closest, q, place = n, quality(parameters), i
+		}
+		i++
+	}
+	return q, place
+}
+
+// closeness tells how closely a media range names a form; 0 if it does not.
+func closeness(media, form string) int {
+	kind, _, _ := strings.Cut(form, "/")
+	switch {
+	case media == form, form == formNDJSON && (media == "application/ndjson" || media == "application/jsonl"):
+		return 3
+	case media == kind+"/*":
+		return 2
+	case media == "*/*":
+		return 1
+	}
+	return 0
 }
 
 func quality(parameters string) float64 {

@@ -304,6 +304,8 @@ func TestAccept(t *testing.T) {
 	for header, form := range map[string]string{
 		"": formJSON, "*/*": formJSON, "text/csv": formCSV, "TEXT/CSV ; q=0.5 , application/json;q=0.4": formCSV, "text/*": formCSV,
 		"application/x-ndjson": formNDJSON, "application/json;q=0, text/csv;q=0.1": formCSV, "image/png": "", "text/csv;q=x": "", ";": "", ",,": "", "application/json; charset=utf-8": formJSON,
+		"application/json;q=0, */*": formNDJSON, "text/csv;q=0, text/*;q=0.5": "", "*/*;q=0.1, text/csv;q=0.5": formCSV, "*/*, application/json;q=0.2": formNDJSON,
+		"application/jsonl, text/csv": formNDJSON, "text/csv, application/*": formCSV, "application/*;q=0.9, text/csv;q=0.8": formJSON,
 	} {
 		if got := accepted(header); got != form {
 			t.Errorf("%q: %q, want %q", header, got, form)

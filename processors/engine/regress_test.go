@@ -172,8 +172,11 @@ func TestBoundsWhileALeaderIsElected(t *testing.T) {
 		first, then error
 		asked       int
 	}{
-		{nil, nil, 1}, {sarama.ErrOffsetNotAvailable, nil, 2}, {sarama.ErrLeaderNotAvailable, sarama.ErrTopicAuthorizationFailed, 2},
-		{sarama.ErrOffsetNotAvailable, sarama.ErrOffsetNotAvailable, readAttempts}, {sarama.ErrTopicAuthorizationFailed, nil, 1},
+		{nil, nil, 1},
+		{sarama.ErrOffsetNotAvailable, nil, 2},
+		{sarama.ErrLeaderNotAvailable, sarama.ErrTopicAuthorizationFailed, 2},
+		{sarama.ErrOffsetNotAvailable, sarama.ErrOffsetNotAvailable, readAttempts},
+		{sarama.ErrTopicAuthorizationFailed, nil, 1},
 	} {
 		asked := 0
 		_, err := patiently(func() (int64, error) {

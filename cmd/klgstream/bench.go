@@ -100,7 +100,10 @@ func (s *BenchShape) shape() bench.Shape {
 	return bench.Shape{Events: s.Events, Keys: s.Keys, Partitions: s.Partitions, Span: s.Span, Disorder: s.Disorder, Zipf: s.Zipf, Unkeyed: s.Unkeyed}
 }
 
-func (s *BenchShape) check() error { return s.shape().Validate() }
+func (s *BenchShape) check() error {
+	// Zero is the default to whom these are handed on, and no wish of the command line.
+	return errors.Join(atLeast("events", s.Events, 1), atLeast("keys", s.Keys, 1), atLeast("partitions", s.Partitions, 1), s.shape().Validate())
+}
 
 // BenchProduct is how klgstream is set.
 type BenchProduct struct {
@@ -133,7 +136,22 @@ func (c *benchThroughputCmd) throughput() bench.Throughput {
 }
 
 func (c *benchThroughputCmd) check() error {
-	return errors.Join(checkAll(&c.BenchTarget, &c.BenchProduct), c.throughput().Validate())
+	faults := []error{
+		checkAll(&c.BenchTarget, &c.BenchProduct), atLeast("events", c.Events, 1), atLeast("keys", c.Keys, 1), atLeast("partitions", c.Partitions, 1),
+		atLeast("rounds", c.Rounds, 1), c.checkProfile(), c.throughput().Validate(),
+	}
+	return errors.Join(faults...)
+}
+
+// checkProfile sees to the directory before minutes are spent on what goes there.
+func (c *benchThroughputCmd) checkProfile() error {
+	if c.Profile == "" {
+		return nil
+	}
+	if info, err := os.Stat(c.Profile); err != nil || !info.IsDir() {
+		return fmt.Errorf("--profile: %q must be a directory that is there", c.Profile)
+	}
+	return nil
 }
 
 // Run measures, prints a table, and fails if a window was wrong.

@@ -72,6 +72,8 @@ func TestBenchTakesBrokersFromTheCommandLineOnly(t *testing.T) {
 
 func TestBenchRefuses(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
+		{"throughput --events=0", "--events: 0 must be at least 1"},
+		{"throughput --profile=/no/such/place", `--profile: "/no/such/place" must be a directory`},
 		{"throughput --modes=flink", "mode \"flink\" must be one of raw, empty, stock, klgstream"},
 		{"throughput --brokers=nonsense", "--brokers"},
 		{"throughput --emit=never", "--emit"},

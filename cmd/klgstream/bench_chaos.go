@@ -48,7 +48,7 @@ func (c *benchChaosCmd) Run(ctx context.Context, a *app) error {
 	b := &chaos.Bench{Log: slog.New(slog.DiscardHandler), Now: a.now, Patience: c.Patience}
 	defer b.Wait()
 	if c.Seed == 0 {
-		c.Seed = uint64(a.now().UnixNano() % 1_000_000)
+		c.Seed = chaos.FreshSeed(a.now())
 	}
 	fmt.Fprintf(a.stdout, "klgstream bench chaos --seed=%d --faults=%d --per-round=%d\n", c.Seed, c.Faults, c.PerRound)
 	campaign := chaos.Campaign{Seed: c.Seed, Faults: c.Faults, PerRound: c.PerRound, ShrinkRuns: c.Shrink, Out: a.stdout}

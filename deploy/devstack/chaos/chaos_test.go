@@ -47,7 +47,7 @@ func dump(t *testing.T) io.Writer {
 
 // TestCampaign is the promise, measured: faults strike, and every window is right.
 func TestCampaign(t *testing.T) {
-	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
+	seed := setting("KLGSTREAM_CHAOS_SEED", FreshSeed(time.Now()))
 	if text := os.Getenv("KLGSTREAM_CHAOS_SCHEDULE"); text != "" {
 		replay(t, seed, text)
 		return

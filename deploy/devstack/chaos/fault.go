@@ -223,6 +223,11 @@ const firstClocked = 10_000
 // firstWider is the first seed whose rounds have faults and settings that were added later still.
 const firstWider = 100_000
 
+// FreshSeed is a seed of the moment, whose rounds have every fault there is.
+func FreshSeed(now time.Time) uint64 {
+	return firstWider + uint64(now.UnixNano())%(1_000_000-firstWider)
+}
+
 // NewSchedule draws so many faults for an embedded broker.
 func NewSchedule(w *Workload, seed uint64, faults int) Schedule {
 	r, clocks, wider := rand.New(rand.NewPCG(seed, 3)), rand.New(rand.NewPCG(seed, 5)), rand.New(rand.NewPCG(seed, 6))

@@ -147,7 +147,7 @@ func programs(t *testing.T, b Broker) *Programs {
 // processes runs a campaign of real processes.
 func processes(t *testing.T, b Broker, draw func(uint64, int) Round, faults, perRound int) {
 	t.Helper()
-	seed := setting("KLGSTREAM_CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
+	seed := setting("KLGSTREAM_CHAOS_SEED", FreshSeed(time.Now()))
 	// One on processes for every ten within this one: they cost more.
 	faults = int(setting("KLGSTREAM_CHAOS_PROCESS_FAULTS", max(uint64(faults), setting("KLGSTREAM_CHAOS_FAULTS", 0)/10)))
 	t.Logf("KLGSTREAM_CHAOS_SEED=%d KLGSTREAM_CHAOS_PROCESS_FAULTS=%d", seed, faults)

@@ -66,7 +66,7 @@ func (p *pipeline) Status(context.Context) (httpapi.Status, error) {
 				part.Committed, part.Watermark, from = at.offset, at.watermark, max(at.offset, from)
 			}
 			if t.Reader != "" {
-				part.Lag = part.End - from
+				part.Lag = max(0, part.End-from) // a topic that was emptied, or made anew, may end before what is committed
 			}
 			t.Partitions = append(t.Partitions, part)
 		}

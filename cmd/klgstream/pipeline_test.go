@@ -130,6 +130,20 @@ func TestPipelineCountsOfABrokenRegistry(t *testing.T) {
 	}
 }
 
+// A topic that ends before what is committed, as one that was emptied or made anew, leaves nothing to wait for.
+func TestAwaitThroughOfAnEmptiedTopic(t *testing.T) {
+	_, k := broker(t)
+	flow := newTestPipeline(t, k, nil)
+	commitAt(t, k, testNames.SinkGroup, testNames.Late, 1, 1048)
+	s, err := flow.Status(t.Context())
+	if err != nil || topicNamed(t, s, testNames.Late).Partitions[1].Lag != 0 || behind(s) != 0 {
+		t.Fatalf("%d records behind: %+v, %v", behind(s), s, err)
+	}
+	if err := flow.awaitThrough(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+}
+
 // Waiting ends when the last reader has committed the last record, or with its context.
 func TestAwaitThrough(t *testing.T) {
 	_, k := broker(t)

@@ -117,7 +117,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit refuses what must not reach a handler, and counts the rest as in flight.
 func (a *API) admit(x *exchange, r *http.Request) bool {
 	if !a.hosts.allow(r.Host) {
-		writeProblem(x, problem(http.StatusMisdirectedRequest, "this server is not known by the name in the Host header"))
+		writeProblem(x, problem(http.StatusMisdirectedRequest, "this server is not known by the name in the Host header; its operator may add it with --allowed-host"))
 		return false
 	}
 	if err := a.origin.Check(r); err != nil {

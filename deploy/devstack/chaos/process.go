@@ -110,7 +110,7 @@ func newProcessRound(seed uint64, faults, brokers int) Round {
 	w.Mode = Mode(seed % 2) // wide and ordered: every window can be checked
 	w.reshape()
 	w.IdleClock, w.DataDir, w.Frame, w.Batch, w.Brokers = false, false, 0, 0, brokers
-	w.Sinks = 1 + int(seed/2%2)
+	w.Sinks, w.Killable = 1+int(seed/2%2), true
 	w.Replicas, w.Session, w.Suffix = max(2, w.Replicas), 1500*time.Millisecond, fmt.Sprintf("-%d", seed)
 	r := rand.New(rand.NewPCG(seed, 4))
 	var schedule Schedule

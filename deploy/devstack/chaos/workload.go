@@ -63,8 +63,18 @@ type Workload struct {
 	Standby bool
 	// Sinks is how many sinks load the results into a store, on a stage that has some. Default none.
 	Sinks int
+	// Killable says that the brokers are processes, which may be killed. Default false.
+	Killable bool
 	// Session is the members' session timeout. Default 1 s.
 	Session time.Duration
+}
+
+// lastStays is how many records retention leaves in a log.
+func (w *Workload) lastStays() int64 {
+	if w.Killable {
+		return 1
+	}
+	return 0
 }
 
 // Names of the round's topics and group.

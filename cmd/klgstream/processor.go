@@ -82,9 +82,16 @@ func newRegistry(a *app, k Kafka, n Names, m Meaning, e Engine, reg prometheus.R
 	if n.registry() == "" {
 		return nil, nil
 	}
-	return engine.New(engineConfig(a, k, m, e, reg), registry.New(registry.Config{
+	return engine.New(engineConfig(a, k, m, e.ofRegistry(), reg), registry.New(registry.Config{
 		Group: n.registry(), Output: n.registry(), Input: n.Input, Late: n.Late, Dead: n.Dead, Zone: m.location(),
 	}))
+}
+
+// ofRegistry are the settings of the registry, which forgets no aircraft: it hears of one only when it is created or changed, so that one that
+// flies every day would be quiet to it.
+func (e Engine) ofRegistry() Engine {
+	e.StateTTL = 0
+	return e
 }
 
 func engineConfig(a *app, k Kafka, m Meaning, e Engine, reg prometheus.Registerer) engine.Config {

@@ -181,7 +181,7 @@ type Engine struct {
 	InstanceID     string        `placeholder:"NAME" help:"Unique name of this replica; with it a quick restart moves no partition."`
 	MaxDirty       int           `default:"50000" placeholder:"N" help:"Changed aircraft a partition holds before it waits for its checkpoint. Default ${default}."`
 	HotStandby     bool          `help:"Keep a copy of every partition's table in every replica."`
-	StateTTL       time.Duration `name:"state-ttl" default:"0s" placeholder:"DURATION" help:"Forget an aircraft that had no event for so long, by event time, and has no window open; 0s: never. Default ${default}."`
+	StateTTL       time.Duration `name:"state-ttl" default:"0s" placeholder:"DURATION" help:"Forget the counts of an aircraft that had no event for so long, by event time, and has no window open; 0s: never. The registry of aircraft forgets none. Default ${default}."`
 	MaxKeys        int           `default:"0" placeholder:"N" help:"Most aircraft one partition keeps; events of further ones go to the dead letters; 0: any number. Default ${default}."`
 	AcceptLoss     bool          `help:"Start where the log starts, even if retention deleted events that were not counted."`
 }

@@ -123,12 +123,13 @@ type partition[E, S any] struct {
 	savedInput int64     // input position of the last cut
 	patient    bool      // the next checkpoint waits until the backlog is gone
 
-	near   [groupRecords]*entry[S] // of the records about to be folded
-	next   *entry[S]               // of the one that is
-	warm   func(s *S) int64        // the topology's Warm, or nil
-	warmth int64
-	owns   func(key []byte) bool // the topology's Owns, or nil
-	shadow bool                  // the topology is a Shadow
+	near    [groupRecords]*entry[S] // of the records about to be folded
+	next    *entry[S]               // of the one that is
+	warm    func(s *S) int64        // the topology's Warm, or nil
+	warmth  int64
+	owns    func(key []byte) bool // the topology's Owns, or nil
+	shadow  bool                  // the topology is a Shadow
+	crowded bool                  // it was told that it has as many keys as it may
 
 	lives     int   // decoded entries
 	packed    int   // bytes of the others
@@ -621,7 +622,10 @@ func (p *partition[E, S]) emit(key, value []byte) { p.results.add(key, value) }
 // bury writes a dead letter. A shadow only writes those of its own loop.
 func (p *partition[E, S]) bury(src source, m *sarama.ConsumerMessage, reason, detail string, t int64) {
 	if p.shadow && src.partition >= 0 {
-		p.outcomes.skipped++
+		if p.outcomes.skipped++; reason == ReasonKeys && !p.crowded { // the other job may have room
+			p.crowded = true
+			p.config.Logger.Warn("events of further keys are passed over", "topic", p.topics.table, "partition", p.id, "offset", src.offset, "reason", detail)
+		}
 		return
 	}
 	p.outcomes.dead++

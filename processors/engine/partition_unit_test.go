@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -136,6 +137,8 @@ func TestShadowWritesNoLetters(t *testing.T) {
 	for _, shadow := range []bool{false, true} {
 		r := newRig(t)
 		r.count, r.config.MaxFutureSkew, r.config.RekeyOff, r.config.MaxKeys = 2, time.Hour, true, 1
+		var told bytes.Buffer
+		r.config.Logger = slog.New(slog.NewTextHandler(&told, nil))
 		r.begin(fresh())
 		top := r.p.topology
 		if shadow {
@@ -144,7 +147,13 @@ func TestShadowWritesNoLetters(t *testing.T) {
 		r.p = newPartition(0, r.count, &r.config, &r.topics, top, r.p.metrics, func() {})
 		r.p.begin(fresh())
 		home := keyOf(0, 2)
-		r.deliver(0, "nonsense", home+" 9000000000000", keyOf(1, 2)+" 1000", home+" 1000", home+"x 1000", home+"y 1000", home+"z 1000")
+		r.deliver(0, "nonsense", home+" 9000000000000", keyOf(1, 2)+" 1000", home+" 1000")
+		for i, more := 0, 3; more > 0; i++ {
+			if key := fmt.Sprintf("more-%d", i); PartitionOf([]byte(key), r.count) == 0 {
+				r.deliver(int64(10+i), key+" 1000")
+				more--
+			}
+		}
 		r.loop(0, nil, &sarama.RecordHeader{Key: []byte("a stranger's")})
 		got, want := reasons(&r.p.open.dead), []string{ReasonLoop}
 		if !shadow {
@@ -154,6 +163,8 @@ func TestShadowWritesNoLetters(t *testing.T) {
 			t.Errorf("letters %q", got)
 		} else if !slices.Equal(got, want) || r.p.outcomes.dead != 1 || r.p.outcomes.skipped != 6 {
 			t.Errorf("a shadow: letters %q, outcomes %+v", got, r.p.outcomes)
+		} else if n := strings.Count(told.String(), "keeps 1 keys already, limit 1"); n != 1 { // of which the other job may keep more
+			t.Errorf("told %d times of three keys too many: %s", n, &told)
 		}
 	}
 }

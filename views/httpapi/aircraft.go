@@ -135,11 +135,11 @@ func (a *API) routeAircraft(api huma.API) {
 		Description: "Publishes an updated event if the entry still has the revision the client knows, else answers 412.",
 	}, a.updateAircraft)
 	huma.Register(api, huma.Operation{
-		OperationID: "get-aircraft-request", Method: http.MethodGet, Path: aircraftPath + "/{registration_number}/requests/{request_id}", Tags: tags, Errors: errs(),
+		OperationID: "get-aircraft-request", Method: http.MethodGet, Path: aircraftPath + "/{registration_number}/requests/{request_id}", Tags: tags, Errors: errs(404),
 		Summary: "Outcome of a request", Description: "What became of a request that was answered with 202.",
 	}, a.aircraftRequest)
 	huma.Register(api, huma.Operation{
-		OperationID: "get-live-windows", Method: http.MethodGet, Path: "/api/v1/streaming/live/{registration_number}", Tags: []string{"views"}, Errors: errs(),
+		OperationID: "get-live-windows", Method: http.MethodGet, Path: "/api/v1/streaming/live/{registration_number}", Tags: []string{"views"}, Errors: errs(404),
 		Summary: "Open windows of an aircraft", Description: "Straight from the processor's state, so also what the store does not have yet. Newest first; empty if there are none.",
 	}, a.liveWindows)
 }
@@ -202,6 +202,10 @@ func unacceptable(d Draft) *huma.ErrorModel {
 	c.event(0, e.AppendJSON(nil, nil))
 	if len(d.Type) > codecs.MaxAircraftTypeBytes {
 		c.faults = append(c.faults, fault("body.aircraft_type", "must have at most "+strconv.Itoa(codecs.MaxAircraftTypeBytes)+" bytes, has "+strconv.Itoa(len(d.Type)), nil))
+	}
+	switch d.Registration {
+	case "/", ".", "..": // no router finds such a segment of a path, escaped or not
+		c.faults = append(c.faults, fault("body.registration_number", "must be more than "+strconv.Quote(d.Registration)+": the entry would have no address", d.Registration))
 	}
 	if len(c.faults) == 0 {
 		return nil

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -140,6 +141,7 @@ func TestAircraftThatIsNoEvent(t *testing.T) {
 	for _, bad := range []string{
 		`{"registration_number":"` + strings.Repeat("Ö", 17) + `"}`, // 34 bytes
 		`{"registration_number":"N\u00001"}`,
+		`{"registration_number":" / "}`, `{"registration_number":"."}`, `{"registration_number":".."}`,
 		`{"registration_number":"N1","aircraft_type":"` + strings.Repeat("Ö", 33) + `"}`, // 66 bytes
 	} {
 		body := want(t, r.do("POST", aircraftPath, bad), http.StatusUnprocessableEntity)
@@ -152,6 +154,34 @@ func TestAircraftThatIsNoEvent(t *testing.T) {
 	want(t, r.do("PUT", url, `{"revision":1,"aircraft_type":"`+strings.Repeat("Ö", 33)+`"}`), http.StatusUnprocessableEntity)
 	if len(registry.known) != 1 {
 		t.Errorf("known are %v", registry.known)
+	}
+}
+
+// A path with a segment that no router finds is answered as the document says.
+func TestPathsOfLoneSlashes(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	for _, path := range []string{"/%2F", "/%2F/requests/r", "/N1/requests/%2F"} {
+		want(t, r.do("GET", aircraftPath+path, ""), http.StatusNotFound)
+	}
+	var document struct {
+		Paths map[string]map[string]struct{ Responses map[string]any }
+	}
+	if err := json.Unmarshal(r.do("GET", "/openapi.json", "").Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for path, operations := range document.Paths {
+		for method, o := range operations {
+			if strings.Contains(path, "{") && o.Responses["404"] == nil {
+				t.Errorf("%s %s does not say 404", method, path)
+			}
+			found++
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d operations", found)
 	}
 }
 

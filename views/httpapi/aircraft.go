@@ -44,6 +44,17 @@ type aircraftListInput struct {
 	Cursor string `query:"cursor" maxLength:"32" doc:"next of the page before"`
 }
 
+var _ huma.Resolver = (*aircraftListInput)(nil)
+
+// Resolve refuses an empty limit, which huma takes for none.
+func (*aircraftListInput) Resolve(ctx huma.Context) []error {
+	u := ctx.URL()
+	if q := u.Query(); q.Has("limit") && q.Get("limit") == "" {
+		return []error{fault("query.limit", "must be a number, is empty", "")}
+	}
+	return nil
+}
+
 type aircraftListOutput struct {
 	CacheControl string `header:"Cache-Control"`
 	Body         struct {

@@ -157,6 +157,16 @@ func TestAircraftThatIsNoEvent(t *testing.T) {
 	}
 }
 
+// An empty limit is none of the numbers that the document names.
+func TestListAircraftWithAnEmptyLimit(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	want(t, r.do("GET", aircraftPath+"?limit=", ""), http.StatusUnprocessableEntity)
+	want(t, r.do("GET", aircraftPath+"?limit=5", ""), http.StatusOK)
+	want(t, r.do("GET", aircraftPath, ""), http.StatusOK)
+}
+
 // A path with a segment that no router finds is answered as the document says.
 func TestPathsOfLoneSlashes(t *testing.T) {
 	t.Parallel()

@@ -76,7 +76,7 @@ type aircraftOutput struct {
 type aircraftCreateInput struct {
 	Body struct {
 		Registration string  `json:"registration_number" minLength:"1" maxLength:"32" doc:"Trimmed and upper-cased" example:"N14228"`
-		Type         *string `json:"aircraft_type,omitempty" maxLength:"64" doc:"Type of the aircraft" example:"B738"`
+		Type         *string `json:"aircraft_type,omitempty" maxLength:"64" nullable:"true" doc:"Type of the aircraft; null is as good as none" example:"B738"`
 	}
 }
 
@@ -85,7 +85,7 @@ type aircraftUpdateInput struct {
 	IfMatch string `header:"If-Match" doc:"ETag of the entry the change is based on; or say revision in the body"`
 	Body    struct {
 		Type     string `json:"aircraft_type" maxLength:"64" doc:"New type of the aircraft"`
-		Revision int64  `json:"revision,omitempty" minimum:"1" doc:"Revision the change is based on; or send If-Match"`
+		Revision int64  `json:"revision,omitempty" minimum:"1" nullable:"true" doc:"Revision the change is based on; or send If-Match"`
 	}
 }
 

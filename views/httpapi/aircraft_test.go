@@ -157,6 +157,30 @@ func TestAircraftThatIsNoEvent(t *testing.T) {
 	}
 }
 
+// What may be left out may be null, and the document says so.
+func TestNullsOfAircraft(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"N1","aircraft_type":null}`), http.StatusCreated)
+	want(t, r.do("PUT", aircraftPath+"/N1", `{"aircraft_type":"B738","revision":null}`), http.StatusPreconditionRequired)
+	var document struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct{ Type any }
+			}
+		}
+	}
+	if err := json.Unmarshal(r.do("GET", "/openapi.json", "").Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	for schema, property := range map[string]string{"AircraftCreateInputBody": "aircraft_type", "AircraftUpdateInputBody": "revision"} {
+		if types, _ := document.Components.Schemas[schema].Properties[property].Type.([]any); !slices.Contains(types, any("null")) {
+			t.Errorf("%s of %s is documented as %v", property, schema, types)
+		}
+	}
+}
+
 // An empty limit is none of the numbers that the document names.
 func TestListAircraftWithAnEmptyLimit(t *testing.T) {
 	t.Parallel()

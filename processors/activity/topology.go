@@ -118,6 +118,12 @@ func (t *topology) Owns(key []byte) bool {
 	return ok && slices.ContainsFunc(t.definitions, func(d definition) bool { return d.name == string(name) })
 }
 
+// Newer compares the revisions of two results of a window.
+func (t *topology) Newer(value, than []byte) bool {
+	var a, b codecs.Window
+	return a.Parse(value, nil) == nil && b.Parse(than, nil) == nil && a.Revision > b.Revision
+}
+
 // Touch marks all windows to be emitted again.
 func (t *topology) Touch(s *State) {
 	for i := range s.windows {

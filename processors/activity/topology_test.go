@@ -201,3 +201,28 @@ func TestOpenWindows(t *testing.T) {
 		t.Error("bytes that are no state were read")
 	}
 }
+
+// Of two results of a window the one of the higher revision is newer; what is no result is not.
+func TestNewer(t *testing.T) {
+	t.Parallel()
+	job, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := func(revision int64) []byte {
+		w := codecs.Window{Registration: "N1", Definition: "tumbling:1h", Kind: "tumbling", End: 3_600_000, Count: revision / 2, Revision: revision, Final: revision%2 == 1}
+		for range w.Count {
+			w.Add(&codecs.Event{Type: []byte("created"), Time: 1}, nil)
+		}
+		return w.AppendJSON(nil)
+	}
+	owner := job.New().(engine.Owner)
+	for _, c := range []struct {
+		a, b []byte
+		want bool
+	}{{result(5), result(4), true}, {result(4), result(5), false}, {result(4), result(4), false}, {nil, result(4), false}, {result(4), []byte("{"), false}} {
+		if got := owner.Newer(c.a, c.b); got != c.want {
+			t.Errorf("%s is newer than %s: %v", c.a, c.b, got)
+		}
+	}
+}

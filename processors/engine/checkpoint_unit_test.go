@@ -142,7 +142,7 @@ func TestForeignRecordsBetweenBatches(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.begin(fresh())
-	r.p.appends(10)
+	r.p.appends(10, 1)
 	acks := make(acked)
 	for _, batch := range []struct {
 		offset int64

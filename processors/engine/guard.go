@@ -201,9 +201,11 @@ func (r *run[E, S]) overtaken(ctx context.Context, s *session[E, S], p *partitio
 		})
 	})
 	for key, rec := range own {
-		if !bytes.Equal(rec.Value, foreign[key].value) { // else two that agree would repeat each other for ever
-			again.add(rec.Key, rec.Value)
+		last := foreign[key].value
+		if bytes.Equal(rec.Value, last) || p.newer != nil && p.newer(last, rec.Value) {
+			continue // else two that agree, or an owner and one that does not know yet that it is none, would repeat each other
 		}
+		again.add(rec.Key, rec.Value)
 	}
 	return again, err
 }

@@ -135,7 +135,7 @@ func TestForeignResultsAreNotTheLastWord(t *testing.T) {
 	}
 	r, rig, s := changelog(t, nil)
 	s.answer("FetchRequest", sarama.NewMockWrapper(log))
-	rig.p.appends(10)
+	rig.p.appends(10, 1)
 	rig.p.outEnd = 14
 	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second), lease: s.now}
 	ok, err := r.unbroken(t.Context(), gen, []cut[tick, tally]{{p: rig.p}}, acked{{"out", 0}: {first: 17, last: 17}})
@@ -148,6 +148,57 @@ func TestForeignResultsAreNotTheLastWord(t *testing.T) {
 	again, err := r.overtaken(t.Context(), gen, rig.p, hole{14, 17})
 	if err != nil || len(again.records) != 1 || string(again.records[0].Key) != "a" || string(again.records[0].Value) != "a2" {
 		t.Errorf("overtaken are %v, %v", again.records, err)
+	}
+}
+
+// E7: a former owner that does not know yet that it is none repeats nothing behind newer results: it would have the last word if the new owner
+// died.
+func TestNewerForeignResults(t *testing.T) {
+	t.Parallel()
+	for foreign, repeated := range map[string]int{"a1": 1, "a2": 0, "a3": 0} {
+		log := &sarama.FetchResponse{Version: 7}
+		log.AddRecordBatch("out", 0, sarama.StringEncoder("a"), sarama.StringEncoder("a2"), 10, 7, false)
+		log.AddRecordBatch("out", 0, sarama.StringEncoder("a"), sarama.StringEncoder(foreign), 11, predecessor, false)
+		r, rig, s := changelog(t, nil)
+		s.answer("FetchRequest", sarama.NewMockWrapper(log))
+		rig.p.newer = func(value, than []byte) bool { return string(value) > string(than) }
+		rig.p.appends(10, 1)
+		rig.p.outEnd = 11
+		again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{11, 12})
+		if err != nil || len(again.records) != repeated {
+			t.Errorf("behind %s: overtaken are %v, %v", foreign, again.records, err)
+		}
+	}
+}
+
+// E7: a former owner's results that come between the last own one and a new generation are looked into, if nobody else can have had the
+// partition in between.
+func TestForeignResultsBetweenGenerations(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		generation int32
+		out        int64
+		from       int64 // where own results are looked for
+		hole       hole
+	}{
+		"the next":               {5, 16, 10, hole{14, 16}},
+		"nothing came":           {5, 14, 10, hole{14, 14}},
+		"others were in between": {6, 16, 16, hole{16, 16}},
+		"the group began anew":   {1, 16, 16, hole{16, 16}},
+		"the log is shorter":     {5, 12, 12, hole{12, 12}},
+	} {
+		_, rig, _ := changelog(t, nil)
+		rig.p.appends(10, 4)
+		rig.p.outEnd = 14
+		rig.p.appends(c.out, c.generation)
+		_, out := rig.p.beyond(map[topicPartition]int64{{"out", 0}: c.out})
+		if rig.p.outFrom != c.from || out != c.hole {
+			t.Errorf("%s: own results from %d, hole %v, want %d and %v", name, rig.p.outFrom, out, c.from, c.hole)
+		}
+	}
+	_, rig, _ := changelog(t, nil)
+	if rig.p.appends(10, 1); rig.p.outFrom != 10 {
+		t.Errorf("the first generation looks for own results from %d", rig.p.outFrom)
 	}
 }
 
@@ -205,7 +256,7 @@ func TestForeignResultsBehindADeletedStart(t *testing.T) {
 	r, rig, s := changelog(t, nil)
 	s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("out", 0, sarama.OffsetOldest, 12))
 	s.answer("FetchRequest", sarama.NewMockSequence(log, deleted, log))
-	rig.p.appends(10)
+	rig.p.appends(10, 1)
 	rig.p.outEnd = 13
 	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{13, 14})
 	if err != nil || len(again.records) != 1 || string(again.records[0].Value) != "a2" {
@@ -222,7 +273,7 @@ func TestForeignResultsThatSayTheSame(t *testing.T) {
 	}
 	r, rig, s := changelog(t, nil)
 	s.answer("FetchRequest", sarama.NewMockWrapper(log))
-	rig.p.appends(10)
+	rig.p.appends(10, 1)
 	rig.p.outEnd = 11
 	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{11, 12})
 	if err != nil || len(again.records) != 0 {

@@ -88,13 +88,14 @@ type partition[E, S any] struct {
 	released *sync.Cond // a cut was taken, or the run has failed
 	failed   error
 
-	topology Topology[E, S]
-	event    E
-	record   Record
-	entries  map[string]*entry[S]
-	table    int64 // changelog offset the entries reflect; -1 = none
-	outFrom  int64 // end of the output when the partition was taken over
-	outEnd   int64 // end of the output as far as it is known
+	topology   Topology[E, S]
+	event      E
+	record     Record
+	entries    map[string]*entry[S]
+	table      int64 // changelog offset the entries reflect; -1 = none
+	outFrom    int64 // end of the output when the partition was taken over
+	generation int32 // the last that had it; 0: none
+	outEnd     int64 // end of the output as far as it is known
 
 	claimed bool                      // this generation folds it
 	ended   time.Time                 // when the last one that did ended
@@ -127,9 +128,10 @@ type partition[E, S any] struct {
 	next    *entry[S]               // of the one that is
 	warm    func(s *S) int64        // the topology's Warm, or nil
 	warmth  int64
-	owns    func(key []byte) bool // the topology's Owns, or nil
-	shadow  bool                  // the topology is a Shadow
-	crowded bool                  // it was told that it has as many keys as it may
+	owns    func(key []byte) bool         // the topology's Owns, or nil
+	newer   func(value, than []byte) bool // and its Newer
+	shadow  bool                          // the topology is a Shadow
+	crowded bool                          // it was told that it has as many keys as it may
 
 	lives     int   // decoded entries
 	packed    int   // bytes of the others
@@ -163,7 +165,7 @@ func newPartition[E, S any](id, count int32, c *Config, t *topics, top Topology[
 		p.warm = w.Warm
 	}
 	if o, ok := top.(Owner); ok {
-		p.owns = o.Owns
+		p.owns, p.newer = o.Owns, o.Newer
 	}
 	_, p.shadow = top.(Shadow)
 	return p
@@ -194,11 +196,13 @@ func (p *partition[E, S]) begin(at position) {
 	}
 }
 
-// appends notes where the own results will begin.
-func (p *partition[E, S]) appends(out int64) {
+// appends notes where the own results of a generation will begin. If the run had the partition in the generation before too, nobody else had
+// it in between: what has come behind the own results since is a former owner's, and is looked into (see probe).
+func (p *partition[E, S]) appends(out int64, generation int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outEnd != out || out == 0 { // somebody else has written in the meantime
+	kept := p.generation > 0 && generation == p.generation+1 && p.outEnd <= out
+	if p.generation = generation; !kept {
 		p.outFrom, p.outEnd = out, out
 	}
 }

@@ -65,6 +65,9 @@ type Warmer[S any] interface {
 type Owner interface {
 	// Owns reports whether the key of an output record is one that the topology emits under.
 	Owns(key []byte) bool
+	// Newer reports whether of two results under one key the first is newer: then the other does not have to follow it.
+	// It is called while other methods are.
+	Newer(value, than []byte) bool
 }
 
 // Shadow is a [Topology] of a job beside another one on the same input, which keeps what neither can use: this one passes over what would be

@@ -4,6 +4,7 @@ package registry
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
 	"time"
 
@@ -150,6 +151,12 @@ func (t *topology) Collect(key string, s *State, _ int64, emit engine.Emit) {
 
 // Owns is true: nobody else writes to the registry's output.
 func (t *topology) Owns([]byte) bool { return true }
+
+// Newer compares the revisions of two records of an aircraft.
+func (t *topology) Newer(value, than []byte) bool {
+	var a, b record
+	return json.Unmarshal(value, &a) == nil && json.Unmarshal(than, &b) == nil && a.Revision > b.Revision
+}
 
 // Advance, Settle and Due: an aircraft has no windows.
 func (t *topology) Advance(string, *State, int64, engine.Emit) {}

@@ -127,3 +127,18 @@ func TestJob(t *testing.T) {
 		t.Error("an aircraft has no windows")
 	}
 }
+
+// Of two records of an aircraft the one of the higher revision is newer; what is no record is not.
+func TestNewer(t *testing.T) {
+	t.Parallel()
+	record := func(revision int64) []byte { return appendAircraft(nil, "N1", &codecs.Aircraft{Revision: revision}) }
+	var top topology
+	for _, c := range []struct {
+		a, b []byte
+		want bool
+	}{{record(5), record(4), true}, {record(4), record(5), false}, {record(4), record(4), false}, {nil, record(4), false}, {record(4), []byte("{"), false}} {
+		if got := top.Newer(c.a, c.b); got != c.want {
+			t.Errorf("%s is newer than %s: %v", c.a, c.b, got)
+		}
+	}
+}

@@ -100,9 +100,11 @@ func (s *BenchShape) shape() bench.Shape {
 	return bench.Shape{Events: s.Events, Keys: s.Keys, Partitions: s.Partitions, Span: s.Span, Disorder: s.Disorder, Zipf: s.Zipf, Unkeyed: s.Unkeyed}
 }
 
-func (s *BenchShape) check() error {
-	// Zero is the default to whom these are handed on, and no wish of the command line.
-	return errors.Join(atLeast("events", s.Events, 1), atLeast("keys", s.Keys, 1), atLeast("partitions", s.Partitions, 1), s.shape().Validate())
+func (s *BenchShape) check() error { return errors.Join(s.given(), s.shape().Validate()) }
+
+// given refuses zeros: they are the default to whom these are handed on, and no wish of the command line.
+func (s *BenchShape) given() error {
+	return errors.Join(atLeast("events", s.Events, 1), atLeast("keys", s.Keys, 1), atLeast("partitions", s.Partitions, 1))
 }
 
 // BenchProduct is how klgstream is set.
@@ -137,8 +139,7 @@ func (c *benchThroughputCmd) throughput() bench.Throughput {
 
 func (c *benchThroughputCmd) check() error {
 	faults := []error{
-		checkAll(&c.BenchTarget, &c.BenchProduct), atLeast("events", c.Events, 1), atLeast("keys", c.Keys, 1), atLeast("partitions", c.Partitions, 1),
-		atLeast("rounds", c.Rounds, 1), c.checkProfile(), c.throughput().Validate(),
+		checkAll(&c.BenchTarget, &c.BenchProduct), c.given(), atLeast("rounds", c.Rounds, 1), c.checkProfile(), c.throughput().Validate(),
 	}
 	return errors.Join(faults...)
 }

@@ -31,15 +31,7 @@ func TestForeignStateIsWrittenOverAfterItsLeaderMoved(t *testing.T) {
 	if err := w.client.RefreshMetadata(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := sarama.NewSyncProducerFromClient(w.client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	_, at, err := p.SendMessage(&sarama.ProducerMessage{Topic: "ledger-table", Key: sarama.StringEncoder("a"), Value: sarama.ByteEncoder(stale)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := w.state("ledger-table", "a", stale)
 	w.pay("b 1 1002")
 	eventually(t, "the foreign state is written over, or the run has failed", func() bool {
 		return w.last("ledger-table", at, "a", stale) || failures(t, reg) > 0

@@ -483,17 +483,19 @@ func wait(t *testing.T, p *engine.Processor) error {
 	}
 }
 
-// state writes a record of partition 0 of a group table.
-func (w *world) state(topic, key string, record []byte) {
+// state writes a record of partition 0 of a group table and returns its offset.
+func (w *world) state(topic, key string, record []byte) int64 {
 	w.Helper()
 	p, err := sarama.NewSyncProducerFromClient(w.client)
 	if err != nil {
 		w.Fatal(err)
 	}
 	defer p.Close()
-	if _, _, err := p.SendMessage(&sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(record)}); err != nil {
+	_, at, err := p.SendMessage(&sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(record)})
+	if err != nil {
 		w.Fatal(err)
 	}
+	return at
 }
 
 func (w *world) admin() sarama.ClusterAdmin {
@@ -630,15 +632,7 @@ func TestForeignStateIsWrittenOver(t *testing.T) {
 	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool { stale = m.Value; return true })
 	w.pay("a 1 1001")
 	w.totals(map[string]string{"a": "2/2"})
-	p, err := sarama.NewSyncProducerFromClient(w.client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	_, at, err := p.SendMessage(&sarama.ProducerMessage{Topic: "ledger-table", Key: sarama.StringEncoder("a"), Value: sarama.ByteEncoder(stale)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := w.state("ledger-table", "a", stale)
 	w.pay("b 1 1002")
 	w.read("ledger-table", func(m *sarama.ConsumerMessage) bool {
 		return m.Offset > at && string(m.Key) == "a" && !bytes.Equal(m.Value, stale)

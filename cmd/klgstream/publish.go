@@ -42,9 +42,10 @@ type publisher struct {
 	closed bool
 }
 
-// record is one to publish. Without a key it goes to whichever partition is next.
+// record is one to publish. Without a key it goes to whichever partition is next, or to the one whose turn it is.
 type record struct {
 	key     string
+	turn    int64 // of a record without a key: it goes to partition (turn−1) modulo the partitions; 0: none
 	value   []byte
 	headers []sarama.RecordHeader
 }
@@ -52,6 +53,7 @@ type record struct {
 // inFlight is what a record is remembered by until it is acknowledged.
 type inFlight struct {
 	weight int64
+	turn   int64 // of its record
 	done   func(error)
 }
 
@@ -109,7 +111,7 @@ func (p *publisher) send(ctx context.Context, r record, done func(error)) error 
 	if err := p.room.Acquire(ctx, weight); err != nil {
 		return err
 	}
-	msg := &sarama.ProducerMessage{Topic: p.topic, Headers: r.headers, Value: sarama.ByteEncoder(r.value), Metadata: inFlight{weight, done}}
+	msg := &sarama.ProducerMessage{Topic: p.topic, Headers: r.headers, Value: sarama.ByteEncoder(r.value), Metadata: inFlight{weight, r.turn, done}}
 	if r.key != "" {
 		msg.Key = sarama.StringEncoder(r.key)
 	}
@@ -183,7 +185,7 @@ func (p *publisher) Close() error {
 }
 
 // partitioner puts a key where Kafka's own clients put it, murmur2(key) & 0x7fffffff modulo the partitions, and deals
-// records without a key out in turn.
+// records without a key out in turn: in their own, if they have one.
 type partitioner struct {
 	sarama.Partitioner
 
@@ -196,6 +198,9 @@ func newPartitioner(topic string) sarama.Partitioner {
 
 // Partition implements sarama.Partitioner.
 func (p *partitioner) Partition(msg *sarama.ProducerMessage, n int32) (int32, error) {
+	if flight, ok := msg.Metadata.(inFlight); ok && msg.Key == nil && flight.turn > 0 {
+		return int32((flight.turn - 1) % int64(n)), nil
+	}
 	if msg.Key == nil {
 		return p.spread.Partition(msg, n)
 	}

@@ -101,7 +101,8 @@ func (a *app) open(name string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// replayer publishes the lines of a file in order. Per partition the order of the topic is that of the file.
+// replayer publishes the lines of a file in order. Per partition the order of the topic is that of the file, also if the
+// replay is broken off and goes on later: a line always goes to the same partition, whose lines are acknowledged in order.
 type replayer struct {
 	to interface {
 		send(ctx context.Context, r record, done func(error)) error
@@ -166,7 +167,7 @@ func (r *replayer) settle(ctx context.Context) error {
 // record is the line to publish and its event time, math.MinInt64 if it has none. The line is only decoded when something
 // depends on it.
 func (r *replayer) record(event *codecs.Event, n int64, line []byte) (record, int64, error) {
-	rec, at := record{value: bytes.Clone(line)}, int64(math.MinInt64)
+	rec, at := record{value: bytes.Clone(line), turn: n}, int64(math.MinInt64)
 	if r.headers != nil {
 		rec.headers = r.headers(n)
 	}

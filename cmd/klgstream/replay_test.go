@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -243,6 +244,36 @@ func TestReplaySkipsAndMarks(t *testing.T) {
 	}
 	if fmt.Sprint(to.lines, marks) != "[b d] [2 4]" {
 		t.Errorf("sent %v, lines %v", to.lines, marks)
+	}
+}
+
+// A replay that goes on where an earlier process was killed puts each line where that one would have: had it not, events
+// that were not acknowledged in one partition would follow much later ones in another.
+func TestReplayGoesOnInTheSamePartitions(t *testing.T) {
+	_, k := broker(t)
+	var lines strings.Builder
+	for n := range 40 {
+		fmt.Fprintf(&lines, "%d\n", n+1)
+	}
+	for _, skip := range []func(line int64) bool{
+		func(line int64) bool { return line > 20 || line%4 == 3 }, // partition 2 is behind the others
+		func(line int64) bool { return line <= 20 && line%4 != 3 },
+	} {
+		r := &replayer{to: newTestPublisher(t, k), now: time.Now, skip: skip}
+		if err := errors.Join(r.run(t.Context(), strings.NewReader(lines.String())), r.failure()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := map[int32]int{}
+	for _, r := range consume(t, k, "aircraft-events", 40) {
+		line, err := strconv.Atoi(string(r.Value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Partition != int32(line-1)%4 || line < last[r.Partition] {
+			t.Errorf("line %d is in partition %d after line %d", line, r.Partition, last[r.Partition])
+		}
+		last[r.Partition] = line
 	}
 }
 

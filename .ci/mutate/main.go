@@ -6,7 +6,7 @@
 // environment chooses one. Of the tests those run that cover its line: the quick ones together, then the slow ones by themselves until
 // one fails. What a slow test fails it must fail twice, and a test that fails without a mutant is left out.
 //
-//	go run ./.ci/mutate [-files regexp] [-workers n] [-quick] [-all] ./processors/window
+//	go run ./.ci/mutate [-files regexp] [-workers n] [-quick] [-all] [-again report] ./processors/window
 package main
 
 import (
@@ -74,18 +74,19 @@ func main() {
 	workers := flag.Int("workers", 2, "test runs at a time")
 	verbose := flag.Bool("all", false, "print every mutant, not only the survivors")
 	quickly := flag.Bool("quick", false, "only with the quick tests")
+	again := flag.String("again", "", "only the mutants that were not killed according to what this printed into a file before, of the same code")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: mutate [-files regexp] [-workers n] [-quick] [-all] ./package")
+		fmt.Fprintln(os.Stderr, "usage: mutate [-files regexp] [-workers n] [-quick] [-all] [-again report] ./package")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), *files, *workers, *verbose, *quickly); err != nil {
+	if err := run(flag.Arg(0), *files, *again, *workers, *verbose, *quickly); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, files string, workers int, verbose, quickly bool) error {
+func run(dir, files, again string, workers int, verbose, quickly bool) error {
 	work, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return err
@@ -97,6 +98,9 @@ func run(dir, files string, workers int, verbose, quickly bool) error {
 	}
 	s := &suite{dir: dir, work: work, quickly: quickly}
 	all, err := s.mutants(only)
+	if err == nil && again != "" {
+		all, err = left(all, again)
+	}
 	if err != nil {
 		return err
 	}
@@ -167,6 +171,19 @@ func (s *suite) mutants(only *regexp.Regexp) ([]*mutant, error) {
 	return all, nil
 }
 
+// left are the mutants that an earlier report says were not killed.
+func left(all []*mutant, report string) ([]*mutant, error) {
+	text, err := os.ReadFile(report)
+	if err != nil {
+		return nil, err
+	}
+	lived := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^(?:lived|timed out) +(\S+ [A-Z_]+)`).FindAllStringSubmatch(string(text), -1) {
+		lived[m[1]] = true
+	}
+	return slices.DeleteFunc(all, func(m *mutant) bool { return !lived[m.String()] }), nil
+}
+
 // measure runs every test once to learn what it covers and how long it takes.
 func (s *suite) measure(workers int) error {
 	binary := filepath.Join(s.work, "cover.test")
@@ -219,7 +236,7 @@ func (s *suite) measureOne(binary string, t *test) error {
 func (s *suite) sound(workers int) error {
 	none := &mutant{id: -1, binary: filepath.Join(s.work, "all.test")}
 	err := each(s.tests, workers, func(t *test) error {
-		if failed, by, _ := s.fails(none, []test{*t}); failed {
+		if failed, by, _ := s.fails(none, []test{*t}, 4); failed {
 			fmt.Printf("%-10s %s fails without a mutant: %s\n", "left out", t.name, by)
 			t.lines = nil
 		}
@@ -264,15 +281,19 @@ func (s *suite) try(m *mutant) result {
 	if quick < 0 {
 		quick = len(tests)
 	}
-	if failed, by, hung := s.fails(m, tests[:quick]); failed {
+	failed, by, hung := s.fails(m, tests[:quick], 1)
+	if hung { // the machine may have been busy
+		failed, by, hung = s.fails(m, tests[:quick], 4)
+	}
+	if failed {
 		return verdict(by, hung)
 	}
 	for _, t := range tests[quick:] {
 		if s.quickly {
 			break
 		}
-		if failed, by, hung := s.fails(m, []test{t}); failed {
-			if again, _, _ := s.fails(m, []test{t}); again {
+		if failed, _, _ := s.fails(m, []test{t}, 1); failed {
+			if failed, by, hung = s.fails(m, []test{t}, 4); failed {
 				return verdict(by, hung)
 			}
 		}
@@ -289,8 +310,8 @@ func verdict(by string, hung bool) result {
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)|^panic: (.*)|^\t(Test\S+) \(`)
 
-// fails runs tests with a mutant.
-func (s *suite) fails(m *mutant, tests []test) (failed bool, by string, hung bool) {
+// fails runs tests with a mutant, and waits so many times as long as they may well take.
+func (s *suite) fails(m *mutant, tests []test, times time.Duration) (failed bool, by string, hung bool) {
 	if len(tests) == 0 {
 		return false, "", false
 	}
@@ -299,6 +320,7 @@ func (s *suite) fails(m *mutant, tests []test) (failed bool, by string, hung boo
 		names[i] = t.name
 		limit += 5 * t.took
 	}
+	limit *= times
 	ctx, cancel := context.WithTimeout(context.Background(), limit+patient)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", "ulimit -v "+memory+`; exec "$0" "$@"`, m.binary,
@@ -315,7 +337,7 @@ func (s *suite) fails(m *mutant, tests []test) (failed bool, by string, hung boo
 	return true, by, ctx.Err() != nil || strings.Contains(text, "test timed out after") || strings.Contains(text, "out of memory")
 }
 
-// report prints the score per file and in whole.
+// report prints the score per file and in whole. A mutant whose tests hang is not counted as found, but told apart.
 func report(all []*mutant) {
 	type score struct{ killed, hung, lived, unviable int }
 	scores := make(map[string]*score)
@@ -344,10 +366,10 @@ func report(all []*mutant) {
 	for _, m := range all {
 		add("total", m.result.verdict)
 	}
-	fmt.Printf("%-20s %8s %10s %8s %11s %8s\n", "file", "killed", "timed out", "lived", "not viable", "score")
+	fmt.Printf("%-20s %8s %10s %8s %11s %8s %14s\n", "file", "killed", "timed out", "lived", "not viable", "score", "with time-outs")
 	for _, name := range names {
 		c := scores[name]
-		dead := c.killed + c.hung
-		fmt.Printf("%-20s %8d %10d %8d %11d %7.1f%%\n", name, c.killed, c.hung, c.lived, c.unviable, 100*float64(dead)/float64(max(1, dead+c.lived)))
+		share := func(n int) float64 { return 100 * float64(n) / float64(max(1, c.killed+c.hung+c.lived)) }
+		fmt.Printf("%-20s %8d %10d %8d %11d %7.1f%% %13.1f%%\n", name, c.killed, c.hung, c.lived, c.unviable, share(c.killed), share(c.killed+c.hung))
 	}
 }

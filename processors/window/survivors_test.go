@@ -149,3 +149,51 @@ func TestUnitsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// An event at the very start of an open session is in it, whichever session was updated last, though a session of its own would be late (W8).
+func TestLateEventAtTheStartOfAnOpenSession(t *testing.T) {
+	t.Parallel()
+	op := newBagOperator(t, mustParse(t, "session:10ms"), Options{})
+	for ts, want := range map[int64]Verdict{-1: Late, 0: Counted, 1: Counted} {
+		var s State[bag]
+		for id, at := range []int64{0, 8, 100} { // the last one updated is the second session
+			op.Add(&s, none, at, &event{id, at})
+		}
+		if got := op.Add(&s, 12, ts, &event{9, ts}); got != want {
+			t.Errorf("an event at %d, beside a session from 0 to 18 at watermark 12, is %v, want %v", ts, got, want)
+		}
+	}
+}
+
+// A withdrawal is settled when what closes with it is, and not a moment later: nothing of the state is left.
+func TestWithdrawalIsSettledWithItsSession(t *testing.T) {
+	t.Parallel()
+	op := newBagOperator(t, mustParse(t, "session:10ms"), Options{})
+	for settled, empty := range map[int64]bool{22: false, 23: true} {
+		var s State[bag]
+		for id, at := range []int64{0, 14} {
+			op.Add(&s, none, at, &event{id, at})
+		}
+		op.Collect(&s, none, func(*Result[bag]) {})
+		op.Add(&s, none, 7, &event{2, 7}) // joins the two: the second, from 14 to 24, is withdrawn
+		withdrawn := 0
+		op.Advance(&s, 23, func(r *Result[bag]) {
+			if r.Withdrawn {
+				withdrawn++
+			}
+		})
+		if got := op.Settle(&s, settled); got != empty || withdrawn != 1 {
+			t.Errorf("settled to %d: empty %v, %d withdrawals were told", settled, got, withdrawn)
+		}
+	}
+}
+
+// A size is not left out where an offset is.
+func TestOffsetWithoutASize(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"tumbling:+5m", "tumbling:-5m", "hopping:+5m", "session:-5m"} {
+		if d, err := ParseDefinition(text); err == nil || strings.Contains(err.Error(), `"+`) {
+			t.Errorf("%s is %v, %v", text, d, err)
+		}
+	}
+}

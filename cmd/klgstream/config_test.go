@@ -127,7 +127,7 @@ func TestFaultsTogether(t *testing.T) {
 	o := newOutside("KLGSTREAM_MAX_DIRTY=0", "KLGSTREAM_HOT_STANDBY=perhaps", "RISINGWAVE_URL=mysql://u:secret@h/d", "FLINK_REST_URL=ftp://h")
 	code := run(t.Context(), []string{
 		"config", "--config", file, "--brokers", "x,y:70000", "--partitions=many", "--replication-factor=99999", "--loop-retention=1h", "--log-level=loud",
-		"--key=tail", "--speed=-1", "--zone=Nowhere", "--emit=never", "--api-key=a:b", "--api-key=a:dance:12", "--rate-limit=-1", "--trace-url=collector", "--views-dir=/no/such/place", "--max-keys=-1", "--state-ttl=-1h", "--late-topic=aircraft-events",
+		"--key=tail", "--speed=-1", "--zone=Nowhere", "--emit=never", "--api-key=a:b", "--api-key=a:dance:12", "--rate-limit=-1", "--trace-url=collector", "--trusted-proxy=10.0.0.0/33", "--views-dir=/no/such/place", "--max-keys=-1", "--state-ttl=-1h", "--late-topic=aircraft-events",
 		"--sink-group=aircraft-activity", "--client-id=a b", "--http-addr=8080", "--window=weekly:3", "--window=session:30m", "--window=session:30m",
 	}, o.environment)
 	if code != exitConfig || o.out.Len() > 0 {
@@ -152,7 +152,7 @@ func TestFaultsTogether(t *testing.T) {
 		`--key: "tail" must be registration or none`,
 		`--speed: "-1" must be a number above 0`,
 		`--zone: "Nowhere"`, `--emit: "never" must be update or close`,
-		`--api-key: "a"… must be NAME:SCOPE:SHA256`, "--max-keys: -1 must be at least 0", "--state-ttl: -1h0m0s must be at least 1s", `--api-key: key "a": scope "dance"`, "--rate-limit: -1 must be at least 0", `--trace-url: "collector" must be`, "--views-dir: stat /no/such/place: no such file or directory",
+		`--api-key: "a"… must be NAME:SCOPE:SHA256`, "--max-keys: -1 must be at least 0", "--state-ttl: -1h0m0s must be at least 1s", `--api-key: key "a": scope "dance"`, "--rate-limit: -1 must be at least 0", `--trace-url: "collector" must be`, `--trusted-proxy: "10.0.0.0/33" must be an address or a network`, "--views-dir: stat /no/such/place: no such file or directory",
 		`--late-topic: topic "aircraft-events" is --input-topic already`,
 		`--sink-group: "aircraft-activity" must differ`,
 		`--client-id: "a b"`, `--http-addr: "8080" must be host:port`,

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -303,11 +304,30 @@ type HTTP struct {
 	TLSCert   string   `name:"http-tls-cert" placeholder:"FILE" help:"PEM file of the certificate, and those between it and its authority, to serve API and page by HTTPS. Read again when it changes. Default: HTTP."`
 	TLSKey    string   `name:"http-tls-key" placeholder:"FILE" help:"PEM file of that certificate's key."`
 	RateLimit float64  `name:"rate-limit" default:"0" placeholder:"N" help:"Requests a second one client may send; 0: no limit. Default ${default}."`
+	Proxy     []string `name:"trusted-proxy" placeholder:"NETWORK" help:"Address or network (10.0.0.0/8) of reverse proxies, repeatable: their X-Forwarded-For tells whom limits count. Default: none."`
 }
 
 func (h *HTTP) check() error {
 	_, err := readCertificate("http-tls-cert", h.TLSCert, "http-tls-key", h.TLSKey)
-	return errors.Join(address("http-addr", h.HTTPAddr, 0), err, h.checkAPI())
+	_, unknown := h.proxies()
+	return errors.Join(address("http-addr", h.HTTPAddr, 0), err, unknown, h.checkAPI())
+}
+
+// proxies are the networks of trusted proxies, and what cannot be read.
+func (h *HTTP) proxies() ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	var faults []error
+	for _, text := range h.Proxy {
+		network, err := netip.ParsePrefix(text)
+		if ip, ipErr := netip.ParseAddr(text); ipErr == nil {
+			network, err = ip.Prefix(ip.BitLen())
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("--trusted-proxy: %q must be an address or a network, for example 10.0.0.0/8", text))
+		}
+		networks = append(networks, network)
+	}
+	return networks, errors.Join(faults...)
 }
 
 // url is where a listener is reached.
@@ -322,6 +342,7 @@ func (h *HTTP) url(l net.Listener) string {
 // paste the key itself there.
 func (h *HTTP) api() (httpapi.Config, error) {
 	c := httpapi.Config{Hosts: h.Host, Limits: httpapi.Limits{Rate: h.RateLimit}}
+	c.Proxies, _ = h.proxies() // check tells what is wrong with them
 	var faults []error
 	for _, text := range h.APIKey {
 		parts := strings.Split(text, ":")

@@ -32,6 +32,7 @@ type API struct {
 	origin   *http.CrossOriginProtection
 	spec     []byte
 	throttle *throttle
+	guesses  *guesses
 	bodies   *semaphore.Weighted
 	flying   atomic.Int64 // requests in flight, streams not counted
 
@@ -66,6 +67,7 @@ func New(cfg Config) (*API, error) {
 		mux:      http.NewServeMux(),
 		origin:   http.NewCrossOriginProtection(),
 		throttle: newThrottle(&limits, cfg.Now),
+		guesses:  newGuesses(cfg.Logger, cfg.Now),
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
 		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, limit: publishLimit * limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
 		repeat:   newIdempotency(limits.IdempotencyTTL, limits.IdempotencyMax, cfg.Now),
@@ -96,7 +98,7 @@ func (a *API) Server() *http.Server {
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// huma's own reading of Accept can panic on a hostile header, and all but views has one form: keep it away from there.
-	x := &exchange{ResponseWriter: w, request: r, accept: r.Header.Get("Accept")}
+	x := &exchange{ResponseWriter: w, request: r, proxies: a.cfg.Proxies, accept: r.Header.Get("Accept")}
 	r.Header.Del("Accept")
 	start := a.cfg.Now()
 	setCommonHeaders(w.Header())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,9 +28,11 @@ type Config struct {
 	Keys []Key
 	// Hosts are the names a client may use in the Host header, with or without port. Empty: any name if there are keys,
 	// else only IP addresses and names without a dot, which closes DNS rebinding on an open loopback listener.
-	Hosts  []string
-	Limits Limits
-	Zone   *time.Location // of event times without a zone; nil is UTC
+	Hosts []string
+	// Proxies are networks of reverse proxies whose X-Forwarded-For tells the client's address, for limits.
+	Proxies []netip.Prefix
+	Limits  Limits
+	Zone    *time.Location // of event times without a zone; nil is UTC
 
 	Logger     *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: nothing is measured

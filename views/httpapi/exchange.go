@@ -3,6 +3,9 @@ package httpapi
 import (
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 )
 
 // exchange is the response writer every handler gets: it knows what was answered and who asked, and it turns the plain
@@ -10,6 +13,7 @@ import (
 type exchange struct {
 	http.ResponseWriter
 	request   *http.Request
+	proxies   proxies
 	key       *secret // nil if the client showed none
 	accept    string  // the Accept header, which only queries of views heed
 	status    int
@@ -62,9 +66,43 @@ func (x *exchange) client() string {
 	if x.key != nil {
 		return "key " + x.key.name
 	}
+	return x.address()
+}
+
+// address is where a request comes from: the connection's other end, or, if that is a trusted proxy, whom it says it speaks for.
+func (x *exchange) address() string {
 	host, _, err := net.SplitHostPort(x.request.RemoteAddr)
 	if err != nil {
-		return x.request.RemoteAddr
+		host = x.request.RemoteAddr
+	}
+	if !x.proxies.trusted(host) {
+		return host
+	}
+	return x.proxies.client(host, x.request.Header["X-Forwarded-For"])
+}
+
+// proxies are those whose X-Forwarded-For is believed.
+type proxies []netip.Prefix
+
+func (p proxies) trusted(host string) bool {
+	if len(p) == 0 {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && slices.ContainsFunc(p, func(n netip.Prefix) bool { return n.Contains(ip.Unmap().WithZone("")) })
+}
+
+// client is the last address that is no trusted proxy: each proxy adds whom it heard from, and what stands before was said by a client.
+func (p proxies) client(host string, forwarded []string) string {
+	chain := strings.Split(strings.Join(forwarded, ","), ",")
+	for _, said := range slices.Backward(chain) {
+		ip, err := netip.ParseAddr(strings.TrimSpace(said))
+		if err != nil {
+			return host
+		}
+		if host = ip.Unmap().String(); !p.trusted(host) {
+			return host
+		}
 	}
 	return host
 }

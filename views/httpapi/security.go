@@ -37,9 +37,8 @@ func newSecrets(keys []Key) []secret {
 	return secrets
 }
 
-// identify finds the key of a bearer token. It always compares with every key, so the time tells nothing.
-func identify(secrets []secret, token string) *secret {
-	sum := sha256.Sum256([]byte(token))
+// identify finds the key of a bearer token's sum. It always compares with every key, so the time tells nothing.
+func identify(secrets []secret, sum [sha256.Size]byte) *secret {
 	found := -1
 	for i := range secrets {
 		same := subtle.ConstantTimeCompare(sum[:], secrets[i].sum[:])
@@ -62,8 +61,13 @@ func (a *API) authorise(x *exchange, r *http.Request) bool {
 		writeProblem(x, problem(http.StatusUnauthorized, "send an API key: Authorization: Bearer <key>"))
 		return false
 	}
-	x.key = identify(a.secrets, strings.TrimSpace(token))
-	if x.key == nil {
+	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	if wait, ok := a.guesses.allow(x.address(), sum); !ok {
+		writeProblem(x, busy(x, http.StatusTooManyRequests, wait, "too many wrong API keys came from this address"))
+		return false
+	}
+	if x.key = identify(a.secrets, sum); x.key == nil {
+		a.guesses.wrong(x.address(), sum)
 		x.Header().Set("WWW-Authenticate", `Bearer realm="klgstream", error="invalid_token"`)
 		writeProblem(x, problem(http.StatusUnauthorized, "this API key is not known"))
 		return false

@@ -140,7 +140,8 @@ func (r *run[E, S]) checkpoint(ctx context.Context, s *session[E, S]) (err error
 	positions := make(map[int32]position, len(cuts))
 	for i := range cuts {
 		c := &cuts[i]
-		c.at.clock.table = c.p.tableEnd()
+		c.at.clock.table, c.at.out = c.p.ends()
+		c.at.writer = r.outbox.producer.id + 1
 		positions[c.p.id] = c.at
 	}
 	if sound { // else the next checkpoint commits, when what was found is written over
@@ -480,11 +481,11 @@ func (p *partition[E, S]) acknowledged(acks acked) (table, out []hole) {
 	return table, acks.holes(topicPartition{p.topics.output, p.id}, &p.outEnd)
 }
 
-// tableEnd is the offset behind what is known of the changelog.
-func (p *partition[E, S]) tableEnd() int64 {
+// ends are the offsets behind what is known of the changelog and of the output.
+func (p *partition[E, S]) ends() (table, out int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.table + 1
+	return p.table + 1, p.outEnd
 }
 
 // settle forgets what the cut's acknowledgement made needless, and gives its memory back.

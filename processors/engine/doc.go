@@ -43,7 +43,7 @@
 //   - E7 One writer per destination partition keeps order and leaves no hole: one idempotent producer, one request in
 //     flight. A writer that cannot prove its membership within half a session timeout does not write; what a
 //     predecessor still got in, into the changelog or the output, the new owner finds, as a hole between its own writes,
-//     and writes over. (If it dies before it has, an older result may stay the last word on the output: readers go by E8.)
+//     and writes over; if it dies before it has, its own successor does, who looks from the last commit on.
 //   - E8 Results are versioned: the revision of a window only grows and is the same function of its contents on every replay.
 //
 // # Map

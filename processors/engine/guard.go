@@ -18,6 +18,8 @@ import (
 // between two of its writes. In case no own one follows, the ends of both logs are asked for: often for one session time-out after a
 // takeover, when a stale write is to be expected, and once per session time-out later, for those who sleep long. Foreign states are
 // written over: the key's own state is published again, and its results with it. Behind foreign results the newest own ones are repeated.
+// Each commit tells up to where the output was looked into, and by whom, so that whoever takes over from one who died begins there: two who
+// are gone may have left an older result behind a newer one.
 
 // hole is a stretch of a log that was not appended by this run: [from, to).
 type hole struct{ from, to int64 }
@@ -162,52 +164,113 @@ func (r *run[E, S]) repeat(ctx context.Context, s *session[E, S], p *partition[E
 	return nil
 }
 
-// overtaken are the newest own results before foreign ones of their keys. A topology that cannot tell its results from those of
-// other jobs on the same topic is asked to only after a takeover.
+// word is a key's last result in a hole, and the newest one before it.
+type word struct {
+	offset       int64
+	last, newest []byte
+	own          bool // the newest is
+}
+
+// overtaken are the newest results, own ones or others', before foreign ones of their keys. A topology that cannot tell its results from
+// those of other jobs on the same topic is asked to only after a takeover; one that cannot tell which is newer, for own ones only.
 func (r *run[E, S]) overtaken(ctx context.Context, s *session[E, S], p *partition[E, S], h hole) (*spool, error) {
 	to := topicPartition{r.topics.output, p.id}
 	again := &spool{to: to}
 	if h.from >= h.to || p.owns == nil && !r.config.Now().Before(s.guarded) {
 		return again, nil
 	}
-	type word struct {
-		offset int64
-		value  []byte
-	}
-	foreign := make(map[string]word) // the last
-	err := r.scan(ctx, to, h, func(b fetched) {
-		if b.ProducerID != r.outbox.producer.id {
-			each(b, func(rec *sarama.Record, offset int64) {
-				if p.owns == nil || p.owns(rec.Key) {
-					foreign[string(rec.Key)] = word{offset, rec.Value}
-				}
-			})
-		}
-	})
-	if err != nil || len(foreign) == 0 {
+	words, since, err := r.foreign(ctx, p, h)
+	if err != nil || len(words) == 0 {
 		return again, err
 	}
-	own := make(map[string]*sarama.Record)
-	err = r.scan(ctx, to, hole{p.outFrom, max(h.to, p.outEnd)}, func(b fetched) {
-		if b.ProducerID != r.outbox.producer.id {
+	before := hole{p.outFrom, max(h.to, p.outEnd)}
+	if p.newer != nil {
+		if before.from, err = r.writtenSince(ctx, to, since, p.outFrom); err != nil {
+			return again, err
+		}
+	}
+	err = r.scan(ctx, to, before, func(b fetched) {
+		each(b, func(rec *sarama.Record, offset int64) {
+			p.compares(words, rec, offset, b.ProducerID == r.outbox.producer.id)
+		})
+	})
+	for key, w := range words {
+		if p.overtook(w) {
+			again.add([]byte(key), w.newest)
+		}
+	}
+	return again, err
+}
+
+// foreign are the last words of the keys of which others have appended results to the output, and when the first of those was written. Whom
+// the partition was taken over from is no other up to there, except behind others.
+func (r *run[E, S]) foreign(ctx context.Context, p *partition[E, S], h hole) (words map[string]*word, since time.Time, err error) {
+	words = make(map[string]*word)
+	err = r.scan(ctx, topicPartition{r.topics.output, p.id}, h, func(b fetched) {
+		if b.ProducerID == r.outbox.producer.id {
 			return
 		}
+		other := b.ProducerID+1 != p.heir || b.FirstOffset >= p.outFrom
+		if other && (since.IsZero() || b.FirstTimestamp.Before(since)) {
+			since = b.FirstTimestamp
+		}
 		each(b, func(rec *sarama.Record, offset int64) {
-			if last, ok := foreign[string(rec.Key)]; ok && offset < last.offset {
-				own[string(rec.Key)] = rec
-			} else if ok { // it is the last word already
-				delete(own, string(rec.Key))
+			w := words[string(rec.Key)]
+			if w == nil && other && (p.owns == nil || p.owns(rec.Key)) {
+				w = &word{}
+				words[string(rec.Key)] = w
+			}
+			if w != nil {
+				w.offset, w.last = offset, rec.Value
 			}
 		})
 	})
-	for key, rec := range own {
-		last := foreign[key].value
-		if bytes.Equal(rec.Value, last) || p.newer != nil && p.newer(last, rec.Value) {
-			continue // else two that agree, or an owner and one that does not know yet that it is none, would repeat each other
-		}
-		again.add(rec.Key, rec.Value)
+	return words, since, err
+}
+
+// writtenSince is where in a log the records begin that may have been written since a writer, whose clock may be wrong by a session time-out,
+// began to write; no further on than latest.
+func (r *run[E, S]) writtenSince(ctx context.Context, tp topicPartition, since time.Time, latest int64) (int64, error) {
+	if since.Unix() <= 0 { // it did not tell
+		return latest, nil
 	}
-	return again, err
+	for deadline := r.config.Now().Add(r.config.WriteTimeout); ; {
+		offset, err := r.reader.GetOffset(tp.topic, tp.partition, since.Add(-r.config.SessionTimeout).UnixMilli())
+		switch {
+		case err == nil && offset < 0: // nothing was
+			return latest, nil
+		case err == nil:
+			return min(offset, latest), nil
+		case !repeatable(err) || r.config.Now().After(deadline):
+			return 0, fmt.Errorf("find what was written to %s/%d since %v: %w", tp.topic, tp.partition, since, err)
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// compares takes a result that others' of its key are looked at for: an own one behind them is the last word.
+func (p *partition[E, S]) compares(words map[string]*word, rec *sarama.Record, offset int64, own bool) {
+	w := words[string(rec.Key)]
+	switch {
+	case w == nil:
+	case offset > w.offset:
+		if own {
+			delete(words, string(rec.Key))
+		}
+	case own && (p.newer == nil || w.newest == nil || !p.newer(w.newest, rec.Value)), !own && p.newer != nil && (w.newest == nil || p.newer(rec.Value, w.newest)):
+		w.newest, w.own = rec.Value, own
+	}
+}
+
+// overtook reports whether the last result must not be the last word. An own one is repeated unless the last says the same or is newer: else
+// two that agree, or an owner and one that does not know yet that it is none, would repeat each other.
+func (p *partition[E, S]) overtook(w *word) bool {
+	if !w.own {
+		return p.newer != nil && p.newer(w.newest, w.last)
+	}
+	return !bytes.Equal(w.newest, w.last) && (p.newer == nil || !p.newer(w.last, w.newest))
 }
 
 // each yields a batch's records with their offsets.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,7 +136,7 @@ func TestForeignResultsAreNotTheLastWord(t *testing.T) {
 	}
 	r, rig, s := changelog(t, nil)
 	s.answer("FetchRequest", sarama.NewMockWrapper(log))
-	rig.p.appends(10, 1)
+	rig.p.appends(position{}, 10, 1)
 	rig.p.outEnd = 14
 	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second), lease: s.now}
 	ok, err := r.unbroken(t.Context(), gen, []cut[tick, tally]{{p: rig.p}}, acked{{"out", 0}: {first: 17, last: 17}})
@@ -162,7 +163,7 @@ func TestNewerForeignResults(t *testing.T) {
 		r, rig, s := changelog(t, nil)
 		s.answer("FetchRequest", sarama.NewMockWrapper(log))
 		rig.p.newer = func(value, than []byte) bool { return string(value) > string(than) }
-		rig.p.appends(10, 1)
+		rig.p.appends(position{}, 10, 1)
 		rig.p.outEnd = 11
 		again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{11, 12})
 		if err != nil || len(again.records) != repeated {
@@ -188,17 +189,78 @@ func TestForeignResultsBetweenGenerations(t *testing.T) {
 		"the log is shorter":     {5, 12, 12, hole{12, 12}},
 	} {
 		_, rig, _ := changelog(t, nil)
-		rig.p.appends(10, 4)
+		rig.p.appends(position{}, 10, 4)
 		rig.p.outEnd = 14
-		rig.p.appends(c.out, c.generation)
+		rig.p.appends(position{}, c.out, c.generation)
 		_, out := rig.p.beyond(map[topicPartition]int64{{"out", 0}: c.out})
 		if rig.p.outFrom != c.from || out != c.hole {
 			t.Errorf("%s: own results from %d, hole %v, want %d and %v", name, rig.p.outFrom, out, c.from, c.hole)
 		}
 	}
 	_, rig, _ := changelog(t, nil)
-	if rig.p.appends(10, 1); rig.p.outFrom != 10 {
+	if rig.p.appends(position{}, 10, 1); rig.p.outFrom != 10 {
 		t.Errorf("the first generation looks for own results from %d", rig.p.outFrom)
+	}
+}
+
+// E7: who takes over from one that died looks into what has come to the output since the last commit. If a former owner has left an older
+// result there behind a newer one, the newer one is repeated, whoever wrote it and however long before; the one who died is not suspected.
+func TestForeignResultsOfTwoWhoAreGone(t *testing.T) {
+	t.Parallel()
+	const dead, own = 6, 7
+	type result struct {
+		producer int64
+		value    string // its first letter is its key
+	}
+	newer := func(value, than []byte) bool { return string(value) > string(than) }
+	results := []result{{dead, "a2"}, {dead, "b2"}, {dead, "c3"}, {dead, "d2"}, {predecessor, "a1"}, {predecessor, "c2"}, {predecessor, "d1"}, {own, "c4"}}
+	for name, c := range map[string]struct {
+		results []result // from offset 10 on
+		at      position
+		newer   func(value, than []byte) bool
+		since   int64 // where the log was when the first foreign result was written; -1: the broker does not know
+		want    string
+	}{
+		"since the commit":               {results, position{out: 10, writer: dead + 1}, newer, 10, "a2 d2"},
+		"the newer ones before it":       {results, position{out: 14, writer: dead + 1}, newer, 10, "a2 d2"},
+		"nobody knows who has committed": {results, position{out: 14}, newer, 10, "a2 d2"},
+		"a commit behind it":             {results, position{out: 18, writer: dead + 1}, newer, 10, ""},
+		"a longer log once":              {results, position{out: 99, writer: dead + 1}, newer, 10, ""},
+		"nothing is known":               {results, position{}, newer, 10, ""},
+		"which is newer":                 {results, position{out: 10, writer: dead + 1}, nil, 10, ""},
+		"when they were written":         {results, position{out: 14, writer: dead + 1}, newer, -1, ""},
+		"mended": {
+			[]result{{dead, "a2"}, {predecessor, "a1"}, {dead, "a2"}}, position{out: 11, writer: dead + 1}, newer, 10, "",
+		},
+		"behind the one who died": {
+			[]result{{dead, "a2"}, {predecessor, "a1"}, {dead, "a1"}}, position{out: 11, writer: dead + 1}, newer, 10, "a2",
+		},
+		"the one who died, after the takeover": {
+			append(slices.Clone(results), result{dead, "c3"}), position{out: 10, writer: dead + 1}, newer, 10, "a2 c4 d2",
+		},
+		"nobody else's": {[]result{{dead, "a2"}, {dead, "a1"}}, position{out: 11, writer: dead + 1}, newer, 10, ""},
+	} {
+		r, rig, s := changelog(t, nil)
+		log := &sarama.FetchResponse{Version: 7}
+		end := int64(10)
+		for _, rec := range c.results {
+			log.AddRecordBatchWithTimestamp("out", 0, sarama.StringEncoder(rec.value[:1]), sarama.StringEncoder(rec.value), end, rec.producer, false, s.now)
+			end++
+		}
+		s.answer("FetchRequest", sarama.NewMockWrapper(log))
+		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("out", 0, s.now.Add(-r.config.SessionTimeout).UnixMilli(), c.since))
+		rig.p.newer = c.newer
+		rig.p.appends(c.at, 10+min(7, int64(len(c.results))), 4) // where the own begin
+		_, h := rig.p.beyond(map[topicPartition]int64{{"out", 0}: end})
+		again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, h)
+		var got []string
+		for _, rec := range again.records {
+			got = append(got, string(rec.Value))
+		}
+		slices.Sort(got)
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s: repeated %q, want %q, %v", name, got, c.want, err)
+		}
 	}
 }
 
@@ -256,7 +318,7 @@ func TestForeignResultsBehindADeletedStart(t *testing.T) {
 	r, rig, s := changelog(t, nil)
 	s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("out", 0, sarama.OffsetOldest, 12))
 	s.answer("FetchRequest", sarama.NewMockSequence(log, deleted, log))
-	rig.p.appends(10, 1)
+	rig.p.appends(position{}, 10, 1)
 	rig.p.outEnd = 13
 	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{13, 14})
 	if err != nil || len(again.records) != 1 || string(again.records[0].Value) != "a2" {
@@ -273,7 +335,7 @@ func TestForeignResultsThatSayTheSame(t *testing.T) {
 	}
 	r, rig, s := changelog(t, nil)
 	s.answer("FetchRequest", sarama.NewMockWrapper(log))
-	rig.p.appends(10, 1)
+	rig.p.appends(position{}, 10, 1)
 	rig.p.outEnd = 11
 	again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(1)}, rig.p, hole{11, 12})
 	if err != nil || len(again.records) != 0 {

@@ -380,7 +380,8 @@ func TestCommitThatIsNeverTaken(t *testing.T) {
 	}
 }
 
-// E5: the own source's part of the clock is committed with the input's position, the others' with the loop's, and the end of the table beside them;
+// E5: the own source's part of the clock is committed with the input's position, the others' with the loop's, and the ends of the table and the
+// output, and who has written there, beside them;
 // a position of nothing is not committed.
 func TestCommitSplitsTheClock(t *testing.T) {
 	t.Parallel()
@@ -390,15 +391,15 @@ func TestCommitSplitsTheClock(t *testing.T) {
 		loops       string
 		want        []string
 	}{
-		{5, 6, "loop", []string{"table@9", "in@5 0", "loop@6 1"}},
-		{0, 0, "loop", []string{"table@9", "in@0 0", "loop@0 1"}},
-		{-1, 6, "loop", []string{"table@9", "loop@6 1"}},
-		{5, -1, "loop", []string{"table@9", "in@5 0"}},
-		{5, 6, "", []string{"table@9", "in@5 0"}},
+		{5, 6, "loop", []string{"table@9 with 12", "in@5 0", "loop@6 with 34 1"}},
+		{0, 0, "loop", []string{"table@9 with 12", "in@0 0", "loop@0 with 34 1"}},
+		{-1, 6, "loop", []string{"table@9 with 12", "loop@6 with 34 1"}},
+		{5, -1, "loop", []string{"table@9 with 12", "in@5 0"}},
+		{5, 6, "", []string{"table@9 with 12", "in@5 0"}},
 	} {
 		l := &ledger{group: "g", input: "in", loop: c.loops, table: "table", id: identity{1, 2}}
 		req := &sarama.OffsetCommitRequest{Version: 7, ConsumerGroup: "g"}
-		if err := l.add(req, 0, position{input: c.input, loop: c.loop, clock: clock}); err != nil {
+		if err := l.add(req, 0, position{input: c.input, loop: c.loop, out: 12, writer: 34, clock: clock}); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -412,6 +413,9 @@ func TestCommitSplitsTheClock(t *testing.T) {
 				t.Errorf("%s: identity %v, %v", topic, id, err)
 			}
 			line := fmt.Sprintf("%s@%d", topic, offset)
+			if topic != "in" {
+				line += fmt.Sprintf(" with %d", read.table)
+			}
 			for _, s := range read.sources {
 				line += fmt.Sprintf(" %d", s.partition)
 			}

@@ -96,6 +96,7 @@ type partition[E, S any] struct {
 	outFrom    int64 // end of the output when the partition was taken over
 	generation int32 // the last that had it; 0: none
 	outEnd     int64 // end of the output as far as it is known
+	heir       int64 // whom the partition was taken over from, as position.writer
 
 	claimed bool                      // this generation folds it
 	ended   time.Time                 // when the last one that did ended
@@ -196,14 +197,19 @@ func (p *partition[E, S]) begin(at position) {
 	}
 }
 
-// appends notes where the own results of a generation will begin. If the run had the partition in the generation before too, nobody else had
-// it in between: what has come behind the own results since is a former owner's, and is looked into (see probe).
-func (p *partition[E, S]) appends(out int64, generation int32) {
+// appends notes where the own results of a generation will begin, at the end of the output. If the run had the partition in the generation
+// before too, nobody else had it in between: what has come behind the own results since is a former owner's, and is looked into (see probe).
+// Else it is what has come since the last commit: the one who committed may have died before it looked.
+func (p *partition[E, S]) appends(at position, out int64, generation int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.generation > 0 && generation == p.generation+1 && p.outEnd <= out
-	if p.generation = generation; !kept {
-		p.outFrom, p.outEnd = out, out
+	if p.generation = generation; kept {
+		return
+	}
+	p.heir = at.writer
+	if p.outFrom, p.outEnd = out, out; p.newer != nil && at.out > 0 {
+		p.outEnd = min(at.out, out)
 	}
 }
 

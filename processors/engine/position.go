@@ -18,6 +18,8 @@ import (
 type position struct {
 	input, loop int64 // next offset to read; -1 = nothing committed
 	table       int64 // end of the group table as committed; -1 = nothing committed
+	out         int64 // up to where the output's last words are known to be the newest; 0 = not known
+	writer      int64 // producer id of the run that committed, + 1; 0 = not known
 	clock       clock
 }
 
@@ -26,7 +28,7 @@ type clock struct {
 	watermark int64 // the partition's, ms; math.MinInt64 = none
 	rekeys    bool  // it has sent events to other partitions
 	spoken    bool  // it has told the others of its watermark
-	table     int64 // offset after its last record in the group table
+	table     int64 // offset after its last record in the group table; in the table's own commit position.out, in the loop's position.writer
 	sources   []sourceClock
 }
 
@@ -253,6 +255,7 @@ func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, erro
 	if err := l.readTopic(resp, l.input, p, &pos.input, &pos.clock); err != nil {
 		return pos, err
 	}
+	pos.out = table.table
 	if pos.table >= 0 && pos.input < 0 {
 		return pos, &RefusalError{
 			fmt.Sprintf("group %s has state in %s/%d but no position in %s/%d: the input topic was deleted and created anew, or its offsets were deleted",
@@ -266,6 +269,7 @@ func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, erro
 	if err := l.readTopic(resp, l.loop, p, &pos.loop, &loop); err != nil {
 		return pos, err
 	}
+	pos.writer = loop.table
 	pos.clock.sources = append(append(pos.clock.sources, loop.sources...), table.sources...)
 	return pos, nil
 }
@@ -384,7 +388,7 @@ func (l *ledger) commit(m member, positions map[int32]position) error {
 // add puts a partition's own clock to its input's offset and the other sources' to its loop's; those of many partitions, which do not fit
 // there, to the table's too.
 func (l *ledger) add(req *sarama.OffsetCommitRequest, p int32, pos position) error {
-	own, others, rest := pos.clock, clock{watermark: pos.clock.watermark}, clock{watermark: math.MinInt64}
+	own, others, rest := pos.clock, clock{watermark: pos.clock.watermark, table: pos.writer}, clock{watermark: math.MinInt64}
 	own.sources = nil
 	for _, s := range pos.clock.sources {
 		if s.partition == p {
@@ -399,6 +403,7 @@ func (l *ledger) add(req *sarama.OffsetCommitRequest, p int32, pos position) err
 		others.sources = others.sources[:half]
 		loop, err = others.pack(l.id)
 	}
+	rest.table = pos.out
 	table, err1 := rest.pack(l.id)
 	input, err2 := own.pack(l.id)
 	if err := errors.Join(err, err1, err2); err != nil {

@@ -131,11 +131,11 @@ func TestCommittedPositions(t *testing.T) {
 	t.Parallel()
 	id := identity{7, 1}
 	none := func() *sarama.OffsetFetchResponseBlock { return &sarama.OffsetFetchResponseBlock{Offset: -1} }
-	own, others := clock{watermark: 1000, sources: []sourceClock{{0, 0, 1000, -1}}}, clock{watermark: 1000, sources: []sourceClock{{1, 0, 2000, 3}}}
+	own, others := clock{watermark: 1000, sources: []sourceClock{{0, 0, 1000, -1}}}, clock{watermark: 1000, table: 34, sources: []sourceClock{{1, 0, 2000, 3}}}
 	of := func(in, table, loop *sarama.OffsetFetchResponseBlock) map[string]*sarama.OffsetFetchResponseBlock {
 		return map[string]*sarama.OffsetFetchResponseBlock{"in": in, "table": table, "loop": loop}
 	}
-	end := clock{watermark: math.MinInt64}
+	end := clock{watermark: math.MinInt64, table: 12}
 	for _, c := range []struct {
 		name    string
 		loop    string
@@ -163,6 +163,9 @@ func TestCommittedPositions(t *testing.T) {
 		}
 		if got := fmt.Sprint(at.input, at.loop, at.table, at.clock.watermark, len(at.clock.sources)); err == nil && got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if err == nil && (at.table >= 0 != (at.out == 12) || at.loop >= 0 != (at.writer == 34)) {
+			t.Errorf("%s: the output is known up to %d, by %d", c.name, at.out, at.writer)
 		}
 	}
 	l := &ledger{group: "g", input: "in", table: "table", id: id}

@@ -284,7 +284,7 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 		}
 		p := r.partition(id)
 		p.begin(at)
-		p.appends(out, s.GenerationID())
+		p.appends(at, out, s.GenerationID())
 		next.partitions = append(next.partitions, p)
 	}
 	r.mu.Lock()

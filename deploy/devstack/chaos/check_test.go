@@ -3,7 +3,6 @@ package chaos
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,18 +197,6 @@ func TestScheduleIsReadAsWritten(t *testing.T) {
 	for _, bad := range []string{"kill", "x kill", "0 kill slot=x", "0 kill hold=1", "0 kill why=me"} {
 		if _, err := ParseSchedule(bad); err == nil {
 			t.Errorf("%q: accepted", bad)
-		}
-	}
-}
-
-// Only where all replicas died at once may an older result be the last word on the topic.
-func TestForgive(t *testing.T) {
-	t.Parallel()
-	wrong := []Violation{{"lost", "a"}, {"stale", "b"}}
-	for kind, want := range map[string]int{Kill: 2, RestartAll: 1} {
-		r := Round{Schedule: Schedule{{Kind: kind}}}
-		if got := r.forgive(slices.Clone(wrong)); len(got) != want || got[0].Kind != "lost" {
-			t.Errorf("%s: %v", kind, got)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -285,15 +284,6 @@ func (p *play) steps(ctx context.Context) error {
 	return nil
 }
 
-// forgive takes out what nobody is left to mend: an owner that has written a newer result, behind which a former owner's has come, writes it
-// again; if all die before it has, the older one stays the last word on the topic. Sinks keep the newer one all the same.
-func (r *Round) forgive(wrong []Violation) []Violation {
-	if !slices.ContainsFunc(r.Schedule, func(f Fault) bool { return f.Kind == RestartAll }) {
-		return wrong
-	}
-	return slices.DeleteFunc(wrong, func(v Violation) bool { return v.Kind == "stale" })
-}
-
 // inject lets a fault strike.
 func (p *play) inject(ctx context.Context, f Fault) error {
 	if f.Kind != Retain {
@@ -429,5 +419,5 @@ func (p *play) look(ctx context.Context) ([]Violation, error) {
 	}
 	late, dead := p.tails[w.late()].records, p.tails[w.dead()].records
 	p.report.Records, p.report.Late, p.report.Dead = len(out), len(late), len(dead)
-	return p.round.forgive(check(w, p.definitions, p.truth, p.shelf, late, dead, p.source.flushed())), nil
+	return check(w, p.definitions, p.truth, p.shelf, late, dead, p.source.flushed()), nil
 }

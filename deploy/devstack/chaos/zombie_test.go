@@ -163,12 +163,20 @@ func TestZombieAndCompaction(t *testing.T) {
 }
 
 // A replica is cut off in the middle of writing its results. Its partition becomes another's, which counts on and closes the windows.
-// Then the network delivers what the old owner had written: a stale result behind the final one. It does not stay the last word.
+// Then the network delivers what the old owner had written: a stale result behind the final one. It does not stay the last word, also if the
+// one who wrote the final one is dead by then.
 func TestZombieResults(t *testing.T) {
 	for _, late := range []struct {
 		name  string
 		guard bool // the stale write arrives right after the takeover
-	}{{"within the guard", true}, {"long after", false}} {
+		dead  bool // when the new owner has died
+		heir  bool // and another one has taken over
+	}{
+		{"within the guard", true, false, false},
+		{"long after", false, false, false},
+		{"after its successor's death", true, true, false},
+		{"when its successor's successor is at work", true, true, true},
+	} {
 		t.Run(late.name, func(t *testing.T) {
 			t.Parallel()
 			d := newDrama(t, Workload{Seed: 1, Partitions: 1, Brokers: 1, Keys: 1})
@@ -195,9 +203,22 @@ func TestZombieResults(t *testing.T) {
 			}
 
 			end := d.end(d.round.Workload.output())
+			if late.dead {
+				d.crew.kill(1)
+			}
+			if late.heir {
+				d.must(d.crew.start(2))
+				d.event(4000, names...)
+				d.committed()
+				end = d.end(d.round.Workload.output())
+			}
 			d.broker.wire.isolate(d.crew.client(0)) // the old owner gets no answer and writes nothing more
 			d.broker.wire.lift(held)
 			d.broker.wire.lift(silent)
+			if late.dead && !late.heir {
+				d.until("the stale results are on the topic", func() bool { return d.end(d.round.Workload.output()) >= end+int64(len(names)) })
+				d.must(d.crew.start(2))
+			}
 			d.until("the stale results are on the topic and repeated", func() bool { return d.end(d.round.Workload.output()) >= end+2*int64(len(names)) })
 			d.exact()
 		})

@@ -19,12 +19,12 @@ type apiCmd struct {
 	Names   `group:"names"`
 	Store   `group:"store"`
 	HTTP    `group:"http"`
-	Meaning `group:"meaning"`
+	Windows `group:"meaning"`
 	APIOps  `group:"ops"`
 }
 
 func (c *apiCmd) check() error {
-	return checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.Meaning, &c.APIOps)
+	return checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.Windows, &c.APIOps)
 }
 
 // Run serves until ctx ends. That it ended while broker or store were waited for is no error either.
@@ -60,11 +60,11 @@ func (c *apiCmd) run(ctx context.Context, a *app) error {
 	defer flow.Close()
 	o := newOps(a.log)
 	o.watch("store", pinged{store})
-	tables, err := newLiveTables(a, c.Kafka, c.Names, &c.Meaning)
+	tables, err := newLiveTables(a, c.Kafka, c.Names, &c.Windows)
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(a, c.HTTP, &c.Meaning, store, p, flow, tables, o.registry)
+	api, err := newAPI(a, c.HTTP, &c.Windows, store, p, flow, tables, o.registry)
 	if err != nil {
 		return err
 	}
@@ -80,14 +80,14 @@ func (c *apiCmd) run(ctx context.Context, a *app) error {
 	return a.role(ctx, append(tables.parts(), o.serveOn(ol), c.serve(a, api, l), api.Run)...)
 }
 
-func newAPI(a *app, h HTTP, m *Meaning, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {
+func newAPI(a *app, h HTTP, w *Windows, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {
 	config, err := h.api()
 	if err != nil {
 		return nil, err
 	}
 	config.Store, config.Publisher, config.Pipeline = store, p, flow
 	tables.serve(a, &config)
-	config.Zone, config.Version = m.location(), version()
+	config.Zone, config.Version = w.location(), version()
 	config.Now, config.Logger, config.Registerer = a.now, a.log, reg
 	return httpapi.New(config)
 }

@@ -356,3 +356,22 @@ func TestFlatten(t *testing.T) {
 		t.Errorf("4 nested faults give %v", got)
 	}
 }
+
+// A role does not offer what has no effect there: the API counts nothing, so when a window is complete is not for it to say. In a file or
+// in the environment, which all roles may share, such a setting is no fault.
+func TestAPIOffersNoCounting(t *testing.T) {
+	file := write(t, "k.yaml", "emit: close\nwindow: [session:30m]\n")
+	got := effective(t, newOutside("KLGSTREAM_BOUND=1h"), "api", "--config", file)
+	for name := range got {
+		if slices.Contains([]string{"emit", "bound", "idle", "idle-timeout", "max-future-skew", "rekey", "commit-interval", "state-ttl"}, name) {
+			t.Errorf("the api has a setting %q", name)
+		}
+	}
+	if want := "session:30m # " + file + ":2"; got["window"] != want {
+		t.Errorf("window is %q, want %q", got["window"], want)
+	}
+	o := newOutside()
+	if code := run(t.Context(), []string{"api", "--bound=1h"}, o.environment); code != exitUsage || !strings.Contains(o.errs.String(), "--bound") {
+		t.Errorf("api --bound ends with %d and says %q", code, o.errs.String())
+	}
+}

@@ -209,12 +209,12 @@ func (d *dev) wire(ctx context.Context) (err error) {
 		return err
 	}
 	d.onClose(d.flow.Close)
-	tables, err := newLiveTables(d.app, d.kafka, d.names, &d.Meaning)
+	tables, err := newLiveTables(d.app, d.kafka, d.names, &d.Windows)
 	if err != nil {
 		return err
 	}
 	d.tables = tables
-	api, err := newAPI(d.app, d.HTTP, &d.Meaning, d.store, d.publisher, d.flow, tables, o.registry)
+	api, err := newAPI(d.app, d.HTTP, &d.Windows, d.store, d.publisher, d.flow, tables, o.registry)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,8 @@ type liveTables struct {
 }
 
 // newLiveTables prepares them; they are read once run.
-func newLiveTables(a *app, k Kafka, n Names, m *Meaning) (*liveTables, error) {
-	open, err := activity.OpenWindows(activity.Config{Windows: m.Window, AllowedLateness: m.AllowedLateness})
+func newLiveTables(a *app, k Kafka, n Names, w *Windows) (*liveTables, error) {
+	open, err := activity.OpenWindows(activity.Config{Windows: w.Window, AllowedLateness: w.AllowedLateness})
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type replayCmd struct {
 }
 
 func (c *replayCmd) check() error {
-	zone := Meaning{Zone: c.Zone}
+	zone := Windows{Zone: c.Zone}
 	return errors.Join(checkAll(&c.Replay, &c.Kafka), zone.checkZone())
 }
 
@@ -42,7 +42,7 @@ func (c *replayCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer source.Close()
-	decoder := codecs.Decoder{Zone: (&Meaning{Zone: c.Zone}).location()}
+	decoder := codecs.Decoder{Zone: (&Windows{Zone: c.Zone}).location()}
 	if c.Validate && c.File != "-" {
 		if err := c.validate(ctx, a, decoder); err != nil {
 			return err

@@ -115,44 +115,52 @@ func (n *Names) check() error {
 	return errors.Join(faults...)
 }
 
-// Meaning is what is counted and when it is done.
-type Meaning struct {
+// Windows is what a count is of. Who reads open windows has to know it as well as who counts.
+type Windows struct {
 	Window          []string      `default:"tumbling:1h" placeholder:"DEFINITION" help:"Window definition, repeatable: tumbling:1h, tumbling:1d@America/New_York, hopping:24h/1h, cumulating:1h/1d, session:30m. Default ${default}."`
-	Emit            string        `default:"update" placeholder:"WHEN" help:"update: a window is published whenever it changed; close: once, when it is complete. Default ${default}."`
-	Bound           time.Duration `default:"${bound}" placeholder:"DURATION" help:"How far events of one input partition may be out of order. Default ${default}."`
 	AllowedLateness time.Duration `default:"0s" placeholder:"DURATION" help:"How long a window takes further events after it is complete. Default ${default}."`
-	IdleTimeout     time.Duration `default:"30s" placeholder:"DURATION" help:"How long a partition without new events holds windows open. Default ${default}."`
-	Idle            string        `default:"${idle}" placeholder:"MODE" help:"When all partitions are idle: clock completes windows by the wall clock, hold leaves them open (for old events). Default ${default}."`
-	MaxFutureSkew   time.Duration `default:"24h" placeholder:"DURATION" help:"An event further ahead of the clock goes to the dead letters; negative: any is taken. Default ${default}."`
-	Rekey           bool          `default:"true" negatable:"" help:"Pass events that are not in their registration's partition on to it; with --no-rekey they go to the dead letters."`
 	Zone            string        `default:"UTC" placeholder:"NAME" help:"Time zone of event times that name none. Default ${default}."`
 }
 
+func (w *Windows) check() error {
+	return errors.Join(atLeast("allowed-lateness", w.AllowedLateness, 0), w.checkZone(), w.checkWindows())
+}
+
+// Meaning is what is counted and when it is done.
+type Meaning struct {
+	Windows
+	Emit          string        `default:"update" placeholder:"WHEN" help:"update: a window is published whenever it changed; close: once, when it is complete. Default ${default}."`
+	Bound         time.Duration `default:"${bound}" placeholder:"DURATION" help:"How far events of one input partition may be out of order. Default ${default}."`
+	IdleTimeout   time.Duration `default:"30s" placeholder:"DURATION" help:"How long a partition without new events holds windows open. Default ${default}."`
+	Idle          string        `default:"${idle}" placeholder:"MODE" help:"When all partitions are idle: clock completes windows by the wall clock, hold leaves them open (for old events). Default ${default}."`
+	MaxFutureSkew time.Duration `default:"24h" placeholder:"DURATION" help:"An event further ahead of the clock goes to the dead letters; negative: any is taken. Default ${default}."`
+	Rekey         bool          `default:"true" negatable:"" help:"Pass events that are not in their registration's partition on to it; with --no-rekey they go to the dead letters."`
+}
+
 func (m *Meaning) check() error {
-	faults := []error{
+	return errors.Join(
+		m.Windows.check(),
 		oneOf("emit", m.Emit, "update", "close"),
 		oneOf("idle", m.Idle, "clock", "hold"),
 		atLeast("bound", m.Bound, 0),
-		atLeast("allowed-lateness", m.AllowedLateness, 0),
 		atLeast("idle-timeout", m.IdleTimeout, time.Millisecond),
-	}
-	return errors.Join(append(faults, m.checkZone(), m.checkWindows())...)
+	)
 }
 
-func (m *Meaning) checkZone() error {
-	if _, err := time.LoadLocation(m.Zone); err != nil {
-		return fmt.Errorf("--zone: %q must be the name of a time zone, for example Europe/Paris: %w", m.Zone, err)
+func (w *Windows) checkZone() error {
+	if _, err := time.LoadLocation(w.Zone); err != nil {
+		return fmt.Errorf("--zone: %q must be the name of a time zone, for example Europe/Paris: %w", w.Zone, err)
 	}
 	return nil
 }
 
-func (m *Meaning) checkWindows() error {
-	if len(m.Window) == 0 {
+func (w *Windows) checkWindows() error {
+	if len(w.Window) == 0 {
 		return errors.New("--window: none given, at least one definition is needed")
 	}
 	var faults []error
 	seen := map[string]bool{}
-	for _, text := range m.Window {
+	for _, text := range w.Window {
 		d, err := window.ParseDefinition(text)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("--window: %w", err))
@@ -167,8 +175,8 @@ func (m *Meaning) checkWindows() error {
 }
 
 // location is the zone of event times that name none.
-func (m *Meaning) location() *time.Location {
-	zone, err := time.LoadLocation(m.Zone)
+func (w *Windows) location() *time.Location {
+	zone, err := time.LoadLocation(w.Zone)
 	if err != nil {
 		return time.UTC // the settings are valid, so this is not reached
 	}

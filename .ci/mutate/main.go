@@ -3,10 +3,10 @@
 //
 // Gremlins names the mutants. It would build and run the whole suite for each, which takes hours where tests have a broker; here all
 // mutants of a package are built into one test binary (with -overlay: no file of the tree is touched) and a variable of the
-// environment chooses one. Of the tests those run that cover its line: the quick ones together, then the slow ones by themselves until
-// one fails. What a slow test fails it must fail twice, and a test that fails without a mutant is left out.
+// environment chooses one. Of the tests those run that cover its line: the quick ones together, then a few of the slow ones at a time until
+// one fails. What a slow test fails it must fail again by itself, and a test that fails without a mutant is left out.
 //
-//	go run ./.ci/mutate [-files regexp] [-workers n] [-quick] [-all] [-again report] ./processors/window
+//	go run ./.ci/mutate [-files regexp] [-workers n] [-tests regexp] [-longest 1s] [-all] [-again report] ./processors/window
 package main
 
 import (
@@ -52,7 +52,8 @@ type suite struct {
 	tests []test // the quickest first
 	work  string // for what is built
 
-	quickly bool // no slow test runs
+	only    string        // the tests that are used
+	longest time.Duration // a test that takes longer is left out
 }
 
 type test struct {
@@ -64,29 +65,32 @@ type test struct {
 const (
 	gremlins = "github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0"
 
-	slow    = 300 * time.Millisecond // a test that takes as long runs by itself
-	patient = 5 * time.Second        // and five times what they usually take: that tests hang
-	memory  = "6000000"              // KiB of address space of a test run: a mutant may grow without end
+	slow     = 300 * time.Millisecond // a test that takes as long is run behind the others
+	near     = 8                      // so many tests are run first of the quick ones: those that run least beside a mutant's line
+	together = 8                      // so many slow ones at a time
+	patient  = 5 * time.Second        // and five times what they usually take: that tests hang
+	memory   = "6000000"              // KiB of address space of a test run: a mutant may grow without end
 )
 
 func main() {
 	files := flag.String("files", "", "only mutants of files whose name matches")
 	workers := flag.Int("workers", 2, "test runs at a time")
 	verbose := flag.Bool("all", false, "print every mutant, not only the survivors")
-	quickly := flag.Bool("quick", false, "only with the quick tests")
+	only := flag.String("tests", "", "only tests whose name matches")
+	longest := flag.Duration("longest", time.Hour, "leave out tests that take longer")
 	again := flag.String("again", "", "only the mutants that were not killed according to what this printed into a file before, of the same code")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: mutate [-files regexp] [-workers n] [-quick] [-all] [-again report] ./package")
+		fmt.Fprintln(os.Stderr, "usage: mutate [-files regexp] [-workers n] [-tests regexp] [-longest 1s] [-all] [-again report] ./package")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), *files, *again, *workers, *verbose, *quickly); err != nil {
+	if err := run(flag.Arg(0), *files, *again, *only, *workers, *verbose, *longest); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, files, again string, workers int, verbose, quickly bool) error {
+func run(dir, files, again, tests string, workers int, verbose bool, longest time.Duration) error {
 	work, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return err
@@ -96,7 +100,7 @@ func run(dir, files, again string, workers int, verbose, quickly bool) error {
 	if err != nil {
 		return err
 	}
-	s := &suite{dir: dir, work: work, quickly: quickly}
+	s := &suite{dir: dir, work: work, longest: longest, only: tests}
 	all, err := s.mutants(only)
 	if err == nil && again != "" {
 		all, err = left(all, again)
@@ -190,7 +194,7 @@ func (s *suite) measure(workers int) error {
 	if out, err := exec.Command("go", "test", "-c", "-cover", "-vet=off", "-o", binary, s.dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("build tests of %s: %w: %s", s.dir, err, out)
 	}
-	list := exec.Command(binary, "-test.list", ".")
+	list := exec.Command(binary, "-test.list", cmp.Or(s.only, "."))
 	list.Dir = s.dir
 	out, err := list.Output()
 	if err != nil {
@@ -202,6 +206,7 @@ func (s *suite) measure(workers int) error {
 		}
 	}
 	err = each(s.tests, workers, func(t *test) error { return s.measureOne(binary, t) })
+	s.tests = slices.DeleteFunc(s.tests, func(t test) bool { return t.took > s.longest })
 	slices.SortFunc(s.tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
 	return err
 }
@@ -281,24 +286,40 @@ func (s *suite) try(m *mutant) result {
 	if quick < 0 {
 		quick = len(tests)
 	}
-	failed, by, hung := s.fails(m, tests[:quick], 1)
-	if hung { // the machine may have been busy
-		failed, by, hung = s.fails(m, tests[:quick], 4)
-	}
-	if failed {
-		return verdict(by, hung)
-	}
-	for _, t := range tests[quick:] {
-		if s.quickly {
-			break
+	slices.SortStableFunc(tests[:quick], func(a, b test) int { return cmp.Compare(len(a.lines), len(b.lines)) })
+	for _, some := range [][]test{tests[:min(near, quick)], tests[min(near, quick):quick]} {
+		failed, by, hung := s.fails(m, some, 1)
+		if hung { // the machine may have been busy
+			failed, by, hung = s.fails(m, some, 4)
 		}
-		if failed, _, _ := s.fails(m, []test{t}, 1); failed {
-			if failed, by, hung = s.fails(m, []test{t}, 4); failed {
-				return verdict(by, hung)
-			}
+		if failed {
+			return verdict(by, hung)
+		}
+	}
+	for slow := range slices.Chunk(tests[quick:], together) {
+		if failed, by, hung := s.failsTwice(m, slow); failed {
+			return verdict(by, hung)
 		}
 	}
 	return result{verdict: "lived"}
+}
+
+// failsTwice runs slow tests together, and by itself the one that failed: it may have been too slow for the company it was in.
+func (s *suite) failsTwice(m *mutant, slow []test) (failed bool, by string, hung bool) {
+	if failed, by, _ = s.fails(m, slow, 1); !failed {
+		return false, "", false
+	}
+	slices.SortStableFunc(slow, func(a, b test) int {
+		return cmp.Compare(strings.Index(b.name, by), strings.Index(a.name, by))
+	})
+	for _, t := range slow {
+		if failed, _, _ := s.fails(m, []test{t}, 1); failed {
+			if failed, by, hung = s.fails(m, []test{t}, 4); failed {
+				return true, by, hung
+			}
+		}
+	}
+	return false, "", false
 }
 
 func verdict(by string, hung bool) result {
@@ -331,10 +352,12 @@ func (s *suite) fails(m *mutant, tests []test, times time.Duration) (failed bool
 		return false, "", false
 	}
 	text := string(out)
-	if found := failure.FindStringSubmatch(text); found != nil {
-		by = found[1] + found[2] + found[3]
+	found := failure.FindStringSubmatch(text)
+	if found == nil {
+		found = make([]string, 4)
 	}
-	return true, by, ctx.Err() != nil || strings.Contains(text, "test timed out after") || strings.Contains(text, "out of memory")
+	hung = ctx.Err() != nil || strings.Contains(text, "test timed out after") || strings.Contains(text, "out of memory")
+	return true, found[1] + found[2] + found[3], hung && found[1] == "" // else one has failed before another hung
 }
 
 // report prints the score per file and in whole. A mutant whose tests hang is not counted as found, but told apart.

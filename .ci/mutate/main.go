@@ -290,7 +290,7 @@ func (s *suite) try(m *mutant) result {
 	for _, some := range [][]test{tests[:min(near, quick)], tests[min(near, quick):quick]} {
 		failed, by, hung := s.fails(m, some, 1)
 		if hung { // the machine may have been busy
-			failed, by, hung = s.fails(m, some, 4)
+			failed, by, hung = s.fails(m, some, 2)
 		}
 		if failed {
 			return verdict(by, hung)

@@ -226,3 +226,62 @@ func TestNewer(t *testing.T) {
 		}
 	}
 }
+
+// Whose results are whose is told by the name of the definition before the first bar of their keys, the whole of it.
+func TestOwns(t *testing.T) {
+	t.Parallel()
+	job, err := New(Config{Windows: []string{"tumbling:1h", "session:30m"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := job.New().(engine.Owner)
+	for key, want := range map[string]bool{
+		"tumbling:1h|0|N1": true, "session:30m|0|N1": true, "tumbling:2h|0|N1": false, "tumbling:1|0|N1": false, "0|tumbling:1h|N1": false,
+		"tumbling:1h": false, "": false,
+	} {
+		if got := owner.Owns([]byte(key)); got != want {
+			t.Errorf("%q is owned: %v", key, got)
+		}
+	}
+}
+
+// A key of which nothing is left but a withdrawal that may not be acknowledged is not idle, and keeps it.
+func TestWithdrawalIsKept(t *testing.T) {
+	t.Parallel()
+	session, err := window.ParseDefinition("session:1m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := newTopology([]window.Definition{session}, window.Options{}, codecs.Decoder{})
+	var s, back State
+	s.lay(1)
+	if !top.Idle(&s) {
+		t.Error("a key without windows is not idle")
+	}
+	s.windows[0].Withdrawn = []window.Withdrawn{{Span: window.Span{Start: 5, End: 60_005}, Revision: 3}}
+	if top.Idle(&s) {
+		t.Error("a key with a withdrawal is idle")
+	}
+	if err := top.Parse(&back, top.Append(nil, &s), math.MinInt64); err != nil {
+		t.Fatal(err)
+	}
+	if got := back.windows[0].Withdrawn; len(got) != 1 || got[0].Span != s.windows[0].Withdrawn[0].Span || got[0].Revision != 3 {
+		t.Errorf("it came back as %+v", got)
+	}
+}
+
+// What is not named has the name of the documentation, what is named has its own.
+func TestNamesOfAJob(t *testing.T) {
+	t.Parallel()
+	plain, err1 := New(Config{})
+	named, err2 := New(Config{Group: "g", Input: "i", Output: "o", Late: "l", Dead: "d"})
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if got := [...]string{plain.Group, plain.Input, plain.Output, plain.Late, plain.Dead}; got != [...]string{Group, Input, Output, Late, Dead} {
+		t.Errorf("without names: %q", got)
+	}
+	if got := [...]string{named.Group, named.Input, named.Output, named.Late, named.Dead}; got != [...]string{"g", "i", "o", "l", "d"} {
+		t.Errorf("with names: %q", got)
+	}
+}

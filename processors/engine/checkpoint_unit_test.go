@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"klgstream.dev/codecs"
 )
 
 // How much of the input waits decides how long results may: far behind is more than 10,000 records, and more than were folded since
@@ -57,6 +59,7 @@ func TestPauseBetweenCheckpoints(t *testing.T) {
 	}{
 		{"quick", every, time.Millisecond, []int64{1, 0}, every},
 		{"as long as the interval", every, every, []int64{1}, every},
+		{"as long as the interval, of many keys", every, every, []int64{1}, every},
 		{"longer, of many keys", every, every + 1, []int64{1}, 2*every + 2},
 		{"much longer, of many keys", every, time.Minute, []int64{1}, longestPause},
 		{"longer, of few keys", every, time.Second, []int64{1}, every},
@@ -310,5 +313,25 @@ func TestGauges(t *testing.T) {
 	}
 	if testutil.ToFloat64(m.state) == 0 || r.p.usual == 0 {
 		t.Error("states take no bytes")
+	}
+}
+
+// E1: a position that the group has not taken is not committed, though what led to it is written: the next checkpoint commits it, whether
+// anything comes or not, and until then no late event counts as published.
+func TestCheckpointThatIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	r.deliver(0, "a 1000", "a 500")
+	first := codecs.Source{Partition: 0, Offset: 0}
+	for _, committed := range []bool{false, true} {
+		c := r.cut()
+		r.p.settle(c, committed)
+		if got := r.p.published(first); got != committed || r.p.unwritten() == committed {
+			t.Errorf("committed %v: published %v, unwritten %v", committed, got, r.p.unwritten())
+		}
+		if want := c.at.input; committed && r.p.committed.input != want {
+			t.Errorf("committed up to %d, want %d", r.p.committed.input, want)
+		}
 	}
 }

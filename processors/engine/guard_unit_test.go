@@ -93,11 +93,13 @@ func TestProbeOfTheOwnChangelog(t *testing.T) {
 		again time.Duration // since the last look
 		want  int
 	}{
-		"a predecessor's": {predecessor + 1, time.Second, time.Second, 2},
-		"the own":         {predecessor, time.Second, time.Second, 0},
-		"looked just now": {predecessor + 1, time.Second, time.Millisecond, 0},
-		"later":           {predecessor + 1, 10 * time.Second, 9 * time.Second, 0},
-		"long after":      {predecessor + 1, 20 * time.Second, 10 * time.Second, 2},
+		"a predecessor's":   {predecessor + 1, time.Second, time.Second, 2},
+		"the own":           {predecessor, time.Second, time.Second, 0},
+		"looked just now":   {predecessor + 1, time.Second, time.Millisecond, 0},
+		"this moment":       {predecessor + 1, time.Second, 0, 0},
+		"the clock is back": {predecessor + 1, time.Second, -time.Millisecond, 2},
+		"later":             {predecessor + 1, 10 * time.Second, 9 * time.Second, 0},
+		"long after":        {predecessor + 1, 20 * time.Second, 10 * time.Second, 2},
 	} {
 		r, rig, s := changelog(t, map[int64]string{3: "a", 4: "b"})
 		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetNewest, 5).SetOffset("out", 0, sarama.OffsetNewest, 0))
@@ -109,6 +111,10 @@ func TestProbeOfTheOwnChangelog(t *testing.T) {
 		}
 		if got := len(rig.p.dirty); got != c.want {
 			t.Errorf("%s: %d keys are written again, want %d", name, got, c.want)
+		}
+		rig.p.dirty = nil
+		if err := r.probe(t.Context(), gen, now.Add(time.Hour)); err != nil || c.want > 0 && len(rig.p.dirty) > 0 {
+			t.Errorf("%s: what was seen is written again an hour later, %v", name, err)
 		}
 	}
 }
@@ -405,5 +411,87 @@ func TestLastCheckpointThatFails(t *testing.T) {
 	rig.deliver(3, "b 2000")
 	if err := r.finish(nil); !errors.Is(err, sarama.ErrInvalidRecord) || !errors.Is(r.unwritten, sarama.ErrInvalidRecord) {
 		t.Errorf("failed with %v, told is %v", err, r.unwritten)
+	}
+}
+
+// E7: foreign states that cannot be read end the checkpoint that found them: nobody would look for them a second time.
+func TestForeignRecordsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	r, rig, s := changelog(t, nil)
+	refused := &sarama.FetchResponse{Version: 7}
+	refused.AddError("table", 0, sarama.ErrTopicAuthorizationFailed)
+	s.answer("FetchRequest", sarama.NewMockWrapper(refused))
+	rig.p.table = 2
+	sound, err := r.unbroken(t.Context(), &session[tick, tally]{}, []cut[tick, tally]{{p: rig.p}}, acked{{"table", 0}: {first: 6, last: 9}})
+	if sound || !errors.Is(err, sarama.ErrTopicAuthorizationFailed) {
+		t.Errorf("sound %v, error %v", sound, err)
+	}
+	s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetNewest, 20).SetOffset("out", 0, sarama.OffsetNewest, 0))
+	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second)}
+	if err := r.probe(t.Context(), gen, s.now); !errors.Is(err, sarama.ErrTopicAuthorizationFailed) {
+		t.Errorf("found by a look behind the own records: %v", err)
+	}
+}
+
+// E7: a topology that tells its results from those of other jobs on the topic has its own repeated at any time, and leaves the others' alone.
+func TestForeignResultsOfOtherJobs(t *testing.T) {
+	t.Parallel()
+	log := &sarama.FetchResponse{Version: 7}
+	for i, key := range []string{"mine", "other", "mine", "other"} {
+		producer := int64(7)
+		if i > 1 {
+			producer = predecessor
+		}
+		log.AddRecordBatch("out", 0, sarama.StringEncoder(key), sarama.StringEncoder(string(rune('0'+i))), 10+int64(i), producer, false)
+	}
+	for name, c := range map[string]struct {
+		owns  bool
+		after time.Duration // of the guarded time
+		want  int
+	}{
+		"told apart": {true, -1, 1}, "told apart, long after a takeover": {true, time.Hour, 1},
+		"not told apart": {false, -1, 2}, "not told apart, long after a takeover": {false, 0, 0},
+	} {
+		r, rig, s := changelog(t, nil)
+		s.answer("FetchRequest", sarama.NewMockWrapper(log))
+		if c.owns {
+			rig.p.owns = func(key []byte) bool { return string(key) == "mine" }
+		}
+		rig.p.appends(position{}, 10, 1)
+		rig.p.outEnd = 12
+		again, err := r.overtaken(t.Context(), &session[tick, tally]{guarded: s.now.Add(-c.after)}, rig.p, hole{12, 14})
+		if err != nil || len(again.records) != c.want {
+			t.Errorf("%s: overtaken are %v, %v", name, again.records, err)
+		}
+	}
+}
+
+// E7: what comes in front of the results that are repeated is looked into as well.
+func TestForeignResultsBehindRepeatedOnes(t *testing.T) {
+	t.Parallel()
+	log := &sarama.FetchResponse{Version: 7}
+	for i, rec := range []struct {
+		producer int64
+		key      string
+	}{{7, "a"}, {7, "b"}, {predecessor, "a"}, {predecessor, "b"}, {7, "a"}} { // the second stale one comes while the repetition is on its way
+		log.AddRecordBatch("out", 0, sarama.StringEncoder(rec.key), sarama.StringEncoder(string(rune('0'+rec.producer))), 10+int64(i), rec.producer, false)
+	}
+	r, rig, s := changelog(t, nil)
+	s.answer("FetchRequest", sarama.NewMockWrapper(log))
+	var produced []any
+	for _, offset := range []int64{14, 15} {
+		produced = append(produced, sarama.NewMockWrapper(&sarama.ProduceResponse{
+			Version: 7, Blocks: map[string]map[int32]*sarama.ProduceResponseBlock{"out": {0: {Offset: offset}}},
+		}))
+	}
+	s.answer("ProduceRequest", sarama.NewMockSequence(produced...))
+	rig.p.appends(position{}, 10, 1)
+	rig.p.outEnd = 13
+	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second), lease: s.now}
+	if err := r.repeat(t.Context(), gen, rig.p, hole{12, 13}); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.requests("ProduceRequest"); n != 2 || rig.p.outEnd != 16 {
+		t.Errorf("%d results are repeated, the output is known up to %d, want 2 and 16", n, rig.p.outEnd)
 	}
 }

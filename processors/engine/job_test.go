@@ -44,6 +44,9 @@ func (badPayment) Reason() string { return "bad_payment" }
 
 func (ledgerTopology) Decode(dst *payment, r *engine.Record) error {
 	f := strings.Fields(string(r.Value))
+	if len(f) == 1 && f[0] == "panic" {
+		panic("a bug of the decoder")
+	}
 	if len(f) != 3 {
 		return badPayment{fmt.Errorf("%d fields, want 3", len(f))}
 	}
@@ -267,11 +270,11 @@ func TestRestartGoesOn(t *testing.T) {
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
-	w.pay("a 1 1000", "nonsense", "", "a 2 x", "a 2 1001")
+	w.pay("a 1 1000", "nonsense", "", "a 2 x", "panic", "a 2 1001")
 	reg := prometheus.NewRegistry()
 	w.process(func(c *engine.Config) { c.Registerer = reg })
 	w.totals(map[string]string{"a": "3/2"})
-	want := []struct{ value, reason, offset string }{{"nonsense", "bad_payment", "1"}, {"", "bad_payment", "2"}, {"a 2 x", "undecodable", "3"}}
+	want := []struct{ value, reason, offset string }{{"nonsense", "bad_payment", "1"}, {"", "bad_payment", "2"}, {"a 2 x", "undecodable", "3"}, {"panic", "undecodable", "4"}}
 	i := 0
 	w.read("payments-dead", func(m *sarama.ConsumerMessage) bool {
 		h := make(map[string]string)

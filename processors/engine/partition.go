@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -412,7 +413,15 @@ func (p *partition[E, S]) takeInput(m *sarama.ConsumerMessage) {
 	p.observe(t)
 }
 
-func (p *partition[E, S]) decode(m *sarama.ConsumerMessage) error {
+// decode reads a record. One that its decoder panics of is a dead letter like others that cannot be read, and not the end of the process,
+// which would come back to it for ever.
+func (p *partition[E, S]) decode(m *sarama.ConsumerMessage) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			p.config.Logger.Error("the decoder panicked", "topic", m.Topic, "partition", m.Partition, "offset", m.Offset, "panic", fault, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the decoder panicked: %v", fault)
+		}
+	}()
 	p.record = Record{m.Key, m.Value, m.Timestamp}
 	return p.topology.Decode(&p.event, &p.record)
 }

@@ -34,7 +34,10 @@ func (w *world) committed(partition int32) int64 {
 	if err != nil {
 		w.Fatal(err)
 	}
-	return resp.GetBlock("payments", partition).Offset
+	if of := resp.GetBlock("payments", partition); of != nil {
+		return of.Offset
+	}
+	return -1 // the group is not known yet
 }
 
 // eventually waits for what must come without anything else happening.

@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,6 +107,67 @@ func TestStockCountsARedeliveryTwice(t *testing.T) {
 	}
 	w.stock(new(codec.String), countOne)
 	eventually(t, "the message is counted again", func() bool { return slices.Contains(w.values("ledger-table"), "=2") })
+}
+
+// A count that could not be written to the changelog stays in the local store: after a restart the message is counted on top of it.
+// The engine: TestFailedCheckpointPoisonsAllBehindIt, TestReplayPublishesAgain (it keeps no store on disk).
+func TestStockKeepsWhatItCouldNotWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	onDisk := goka.WithStorageBuilder(storage.DefaultBuilder(t.TempDir()))
+	refused := w.refuse("ledger-table", kerr.PolicyViolation, -1)
+	w.pay("once")
+	stop, _ := w.stock(new(codec.String), countOne, onDisk)
+	eventually(t, "the count is refused", func() bool { return refused.Hits() > 0 })
+	_ = stop()
+	refused.Remove()
+	if at := w.committed(0); at > 0 {
+		t.Fatalf("committed up to %d, want nothing", at)
+	}
+	w.stock(new(codec.String), countOne, onDisk)
+	eventually(t, "one message is counted as two", func() bool { return slices.Equal(w.values("ledger-table"), []string{"=2"}) })
+}
+
+// What a former owner still writes to the changelog is told in a log line at most, and believed after the next restart.
+// The engine: TestForeignRecordsAreHealed, and with processes TestZombieAndCompaction.
+func TestStockBelievesAZombie(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.pay("one", "two", "three")
+	stop, _ := w.stock(new(codec.String), countOne)
+	eventually(t, "three are committed", func() bool { return w.committed(0) == 3 })
+	w.put("ledger-table", 0, "", []byte("1")) // by whom the partition was taken from
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.pay("four")
+	w.stock(new(codec.String), countOne)
+	eventually(t, "four are counted as two", func() bool { return slices.Equal(w.values("ledger-table"), []string{"=1", "=2", "=3", "=1", "=2"}) })
+}
+
+// panicking is a codec with a bug.
+type panicking struct{ *codec.String }
+
+func (panicking) Decode([]byte) (any, error) { panic("a bug of the codec") }
+
+// A codec that panics ends the whole process, and again after each restart.
+// The engine: TestDeadLetters.
+func TestStockDiesOfACodec(t *testing.T) {
+	t.Parallel()
+	if brokers := os.Getenv("STOCK_GOKA_DIES"); brokers != "" {
+		w := &world{T: t, brokers: []string{brokers}, n: 1}
+		_, p := w.stock(panicking{}, countOne)
+		eventually(t, "it is recovered and waits", func() bool { return p.Recovered() && false })
+		return
+	}
+	w := newWorld(t, 1)
+	w.pay("poison")
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStockDiesOfACodec$")
+	child.Env = append(os.Environ(), "STOCK_GOKA_DIES="+w.brokers[0])
+	out, err := child.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "negative WaitGroup counter") {
+		t.Errorf("goka survives a codec that panics: %v, %.500s", err, out)
+	}
 }
 
 // A result that the broker refuses is lost when the message behind it has none: its offset is committed, past the refused one.

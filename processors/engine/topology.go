@@ -25,7 +25,7 @@ type Emit func(key, value []byte)
 //
 // A watermark is in milliseconds since the epoch; math.MinInt64 means none yet.
 type Topology[E, S any] interface {
-	// Decode reads one record into dst, which is reused. ErrSkip passes it over; another error makes it a
+	// Decode reads one record into dst, which is reused. ErrSkip passes it over; another error, or a panic, makes it a
 	// dead letter, whose reason is a *codecs.FieldError's, or what a method Reason() string of the error says.
 	Decode(dst *E, r *Record) error
 	// Key is the event's key, 1 to 255 bytes, valid until the next Decode.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -24,21 +25,18 @@ import (
 // benchSinkCmd measures the sink against its store.
 type benchSinkCmd struct {
 	BenchTarget `group:"command"`
-	Events      int      `default:"1000000" placeholder:"N" help:"Results in the topic: several revisions of each window. Default ${default}." group:"events"`
+	Events      int      `default:"500000" placeholder:"N" help:"Results in the topic of a round: several revisions of each window, or one with more aircraft than results. Default ${default}." group:"events"`
 	Keys        int      `default:"5000" placeholder:"N" help:"Aircraft. Default ${default}." group:"events"`
 	Partitions  int      `default:"4" placeholder:"N" help:"Partitions of all topics. Default ${default}." group:"events"`
 	StoreURL    []string `name:"bench-store" secret:"url" placeholder:"URL" help:"Stores to load, repeatable, from postgresql://…; their tables are written to and must be empty. Default: SQLite in a temporary file." group:"command"`
 	BatchRows   int      `default:"2000" placeholder:"N" help:"Rows of one write. Default ${default}." group:"command"`
-	Rounds      int      `default:"1" placeholder:"N" help:"How often, in turn; medians are shown. Default ${default}." group:"command"`
+	Rounds      int      `default:"2" placeholder:"N" help:"How often; every other round begins with the sink. Default ${default}." group:"command"`
 }
 
 func (c *benchSinkCmd) check() error {
 	faults := []error{
 		c.BenchTarget.check(), atLeast("events", c.Events, 1), atLeast("keys", c.Keys, 1), atLeast("partitions", c.Partitions, 1),
 		atLeast("batch-rows", c.BatchRows, 1), atLeast("rounds", c.Rounds, 1),
-	}
-	if len(c.StoreURL) > 0 && c.Rounds > 1 {
-		faults = append(faults, fmt.Errorf("--rounds: %d rounds would write the same rows into one database again: name a fresh one per round with as many --bench-store", c.Rounds))
 	}
 	for _, u := range c.StoreURL {
 		faults = append(faults, (&Store{StoreURL: u}).check())
@@ -48,11 +46,14 @@ func (c *benchSinkCmd) check() error {
 
 // sinkFigures is one round on one store.
 type sinkFigures struct {
-	Store string  `json:"store"`
-	Rows  int     `json:"rows"`
-	Bare  float64 `json:"bare_rows_per_second"` // a loop of writes of the same rows in the same batches by as many writers
-	Sink  float64 `json:"sink_rows_per_second"` // from the topic: from its first write until its offsets are committed
-	Wrong int     `json:"wrong_rows"`           // in the store behind the sink
+	Store     string  `json:"store"`
+	Rows      int     `json:"rows"`
+	SinkFirst bool    `json:"sink_first"`
+	Bare      float64 `json:"bare_rows_per_second"` // a loop of writes of the same rows in the same batches by as many writers
+	Sink      float64 `json:"sink_rows_per_second"` // from the topic: from its first write until its offsets are committed
+	BareCPU   float64 `json:"bare_cpu_seconds"`     // of this process: neither of the database nor of the broker
+	SinkCPU   float64 `json:"sink_cpu_seconds"`
+	Wrong     int     `json:"wrong_rows"` // in the store behind the sink
 }
 
 // Run measures every store and prints a table. It fails if a row is wrong.
@@ -63,10 +64,10 @@ func (c *benchSinkCmd) Run(ctx context.Context, a *app) error {
 		if len(stores) == 0 {
 			stores = []string{""}
 		}
-		for range c.Rounds {
+		for round := range c.Rounds {
 			for _, url := range stores {
 				if err := onRig(ctx, brokers, "sink", c.Partitions, func(r *rig) error {
-					f, err := c.load(ctx, a, r, url)
+					f, err := c.load(ctx, a, r, url, round)
 					all = append(all, f)
 					return err
 				}); err != nil {
@@ -85,46 +86,82 @@ func (c *benchSinkCmd) Run(ctx context.Context, a *app) error {
 	}{bench.Here(c.brokers(a)), all}))
 }
 
-func (c *benchSinkCmd) shape() bench.Shape {
-	return bench.Shape{Events: c.Events, Keys: c.Keys, Partitions: c.Partitions}.WithDefaults()
+// results are the rows of a round, of a definition that nothing else has: one database takes all rounds, and a row that is there
+// already is written faster. It is a tumbling one, because stores add up such windows.
+func (c *benchSinkCmd) results(what string, round int) []codecs.Window {
+	rows := bench.Shape{Events: c.Events, Keys: c.Keys, Partitions: c.Partitions}.WithDefaults().Results()
+	for i := range rows {
+		rows[i].Definition = fmt.Sprintf("tumbling:1h/%s/%d", what, round)
+	}
+	return rows
 }
 
-// load writes the same results twice: bare, into a store of its own where that is possible, and through the sink.
-func (c *benchSinkCmd) load(ctx context.Context, a *app, r *rig, url string) (f sinkFigures, err error) {
+// load writes the same results twice, bare and through the sink. Whatever is written second meets a larger table and a disk that
+// is busy with the first, so that the rounds take turns.
+func (c *benchSinkCmd) load(ctx context.Context, a *app, r *rig, url string, round int) (f sinkFigures, err error) {
 	dir, err := os.MkdirTemp("", "klgstream-bench-")
 	if err != nil {
 		return f, fmt.Errorf("make temporary directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if f.Rows, err = bench.FillWindows(ctx, r.brokers, r.names.Output, c.shape()); err != nil {
-		return f, err
+	f.SinkFirst = round%2 == 1
+	bare := func() error { return c.loadBare(ctx, url, filepath.Join(dir, "bare.db"), round, &f) }
+	through := func() error { return c.loadSink(ctx, a, r, url, filepath.Join(dir, "sink.db"), round, &f) }
+	if f.SinkFirst {
+		bare, through = through, bare
 	}
-	rows := c.shape().Results()
-	store, err := openBench(ctx, url, filepath.Join(dir, "bare.db"))
+	if err = bare(); err == nil {
+		err = through()
+	}
+	if err == nil {
+		fmt.Fprintf(a.stderr, "%s, round %d: bare %.0f rows/s, sink %.0f rows/s\n", f.Store, round+1, f.Bare, f.Sink)
+	}
+	return f, err
+}
+
+func (c *benchSinkCmd) loadBare(ctx context.Context, url, file string, round int, f *sinkFigures) error {
+	rows := c.results("bare", round)
+	store, err := openBench(ctx, url, file)
 	if err != nil {
-		return f, err
-	}
-	f.Store = store.Name()
-	var took time.Duration
-	if err = empty(ctx, store); err == nil {
-		took, err = c.bare(ctx, store, rows)
-	}
-	if err = errors.Join(err, store.Close()); err != nil {
-		return f, err
-	}
-	f.Bare = float64(len(rows)) / took.Seconds()
-	fmt.Fprintf(a.stderr, "%s, bare: %.0f rows/s\n", f.Store, f.Bare)
-	if store, err = openBench(ctx, url, filepath.Join(dir, "sink.db")); err != nil {
-		return f, err
+		return err
 	}
 	defer store.Close()
-	if took, err = c.throughSink(ctx, a, r, store); err != nil {
-		return f, err
+	if round == 0 {
+		if err := empty(ctx, store); err != nil {
+			return err
+		}
 	}
-	f.Sink = float64(len(rows)) / took.Seconds()
-	fmt.Fprintf(a.stderr, "%s, sink: %.0f rows/s\n", f.Store, f.Sink)
+	cpu := cpuSeconds()
+	took, err := c.bare(ctx, store, rows)
+	f.Store, f.Bare, f.BareCPU = store.Name(), float64(len(rows))/took.Seconds(), cpuSeconds()-cpu
+	return err
+}
+
+func (c *benchSinkCmd) loadSink(ctx context.Context, a *app, r *rig, url, file string, round int, f *sinkFigures) error {
+	rows := c.results("sink", round)
+	store, err := openBench(ctx, url, file)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if f.Rows, err = bench.FillWindows(ctx, r.brokers, r.names.Output, c.Partitions, rows); err != nil {
+		return err
+	}
+	cpu := cpuSeconds()
+	took, err := c.throughSink(ctx, a, r, store)
+	if err != nil {
+		return err
+	}
+	f.Sink, f.SinkCPU = float64(len(rows))/took.Seconds(), cpuSeconds()-cpu
 	f.Wrong, err = wrongRows(ctx, store, rows)
-	return f, err
+	return err
+}
+
+// cpuSeconds is what this process has used.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // empty refuses a store with rows: what is there already is written faster.
@@ -152,15 +189,12 @@ func openBench(ctx context.Context, url, file string) (views.Store, error) {
 	return store, nil
 }
 
-// bare writes the rows with one writer per partition, as a sink does, and nothing else. A database that is used by both is
-// given other definitions, so that the sink's rows are new ones.
+// bare writes the rows with one writer per partition, as a sink does, and nothing else: the same statement, each batch as durable.
 func (c *benchSinkCmd) bare(ctx context.Context, store views.Store, rows []codecs.Window) (time.Duration, error) {
 	parts := make([][]codecs.Window, c.Partitions)
 	for i := range rows {
-		w := rows[i]
-		w.Definition = "bare:1h"
-		p := bench.PartitionOf(w.Registration, c.Partitions)
-		parts[p] = append(parts[p], w)
+		p := bench.PartitionOf(rows[i].Registration, c.Partitions)
+		parts[p] = append(parts[p], rows[i])
 	}
 	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
@@ -205,7 +239,6 @@ func (c *benchSinkCmd) throughSink(ctx context.Context, a *app, r *rig, store vi
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	started := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Run(ctx) })
 	var ended time.Time
@@ -218,7 +251,6 @@ func (c *benchSinkCmd) throughSink(ctx context.Context, a *app, r *rig, store vi
 	if err := g.Wait(); err != nil {
 		return 0, err
 	}
-	fmt.Fprintf(a.stderr, "sink: first write %.2fs after its start\n", first.began.Sub(started).Seconds())
 	return ended.Sub(first.began), nil
 }
 
@@ -254,8 +286,8 @@ func wrongRows(ctx context.Context, store views.Store, rows []codecs.Window) (in
 
 func (c *benchSinkCmd) print(a *app, all []sinkFigures) error {
 	tw := tabwriter.NewWriter(a.stdout, 2, 8, 2, ' ', 0)
-	fmt.Fprintf(a.stdout, "%d results of %d aircraft on %d partitions, %d rows a write\n", c.Events, c.Keys, c.Partitions, c.BatchRows)
-	fmt.Fprintln(tw, "store\tbare rows/s\tsink rows/s\tsink ÷ bare\twrong rows")
+	fmt.Fprintf(a.stdout, "%d results of %d aircraft on %d partitions, %d rows a write, %d rounds\n", c.Events, c.Keys, c.Partitions, c.BatchRows, c.Rounds)
+	fmt.Fprintln(tw, "store\tbare rows/s\tsink rows/s\tsink ÷ bare\tof rounds\tCPU s per M, bare\tsink\twrong rows")
 	var names []string
 	rounds, wrong := map[string][]sinkFigures{}, 0
 	for _, f := range all {
@@ -263,18 +295,34 @@ func (c *benchSinkCmd) print(a *app, all []sinkFigures) error {
 			names = append(names, f.Store)
 		}
 		rounds[f.Store] = append(rounds[f.Store], f)
+		wrong += f.Wrong
 	}
 	for _, name := range names {
-		var bare, through, ratio []float64
-		lost := 0
-		for _, f := range rounds[name] {
-			bare, through, ratio, lost = append(bare, f.Bare), append(through, f.Sink), append(ratio, f.Sink/f.Bare), lost+f.Wrong
-		}
-		fmt.Fprintf(tw, "%s\t%.0f\t%.0f\t%.2f\t%d\n", name, median(bare), median(through), median(ratio), lost)
-		wrong += lost
+		t := totalOf(rounds[name])
+		fmt.Fprintf(tw, "%s\t%.0f\t%.0f\t%.2f\t%.2f to %.2f\t%.1f\t%.1f\t%d\n", name, t.Bare, t.Sink, t.Sink/t.Bare,
+			slices.Min(t.ratios), slices.Max(t.ratios), t.BareCPU/float64(t.Rows)*1e6, t.SinkCPU/float64(t.Rows)*1e6, t.Wrong)
 	}
 	if err := tw.Flush(); err != nil || wrong == 0 {
 		return err
 	}
 	return fmt.Errorf("%d rows are wrong", wrong)
+}
+
+// sinkTotal is several rounds as one: all their rows in all their time.
+type sinkTotal struct {
+	sinkFigures
+
+	ratios []float64
+}
+
+func totalOf(rounds []sinkFigures) (t sinkTotal) {
+	var bare, through float64 // seconds
+	for _, f := range rounds {
+		t.Rows, t.Wrong = t.Rows+f.Rows, t.Wrong+f.Wrong
+		t.BareCPU, t.SinkCPU = t.BareCPU+f.BareCPU, t.SinkCPU+f.SinkCPU
+		bare, through = bare+float64(f.Rows)/f.Bare, through+float64(f.Rows)/f.Sink
+		t.ratios = append(t.ratios, f.Sink/f.Bare)
+	}
+	t.Bare, t.Sink = float64(t.Rows)/bare, float64(t.Rows)/through
+	return t
 }

@@ -82,7 +82,6 @@ func TestBenchRefuses(t *testing.T) {
 		{"recovery --keys=0", "--keys"},
 		{"memory --keys=5,0", "--keys"},
 		{"sink --bench-store=mysql://x", "--store-url"},
-		{"sink --bench-store=postgresql://x/y --rounds=2", "--rounds"},
 		{"scale --axes=depth", "--axes"},
 		{"scale --partitions=0,99999", "partitions 99999 must be 1 to 10,000"},
 		{"peers --peers=spark", "--peers"},
@@ -184,13 +183,24 @@ func TestDrift(t *testing.T) {
 func TestBenchSink(t *testing.T) {
 	var f struct{ Rounds []sinkFigures }
 	figuresOf(t, &f, "sink", "--events=3000", "--keys=30", "--partitions=2", "--batch-rows=100", "--rounds=2")
-	for _, r := range f.Rounds {
+	for i, r := range f.Rounds {
+		if r.SinkFirst != (i == 1) || r.BareCPU <= 0 || r.SinkCPU <= 0 {
+			t.Errorf("round %d: %+v", i, r)
+		}
 		if r.Store != "sqlite" || r.Rows != 3000 || r.Wrong != 0 || r.Bare <= 0 || r.Bare > 1e7 || r.Sink <= 0 || r.Sink > 1e7 {
 			t.Errorf("%+v", r)
 		}
 	}
 	if len(f.Rounds) != 2 {
 		t.Errorf("%d rounds", len(f.Rounds))
+	}
+}
+
+// Rounds are added up by their time: a fast one counts for no more than a slow one.
+func TestSinkTotal(t *testing.T) {
+	got := totalOf([]sinkFigures{{Rows: 100, Bare: 100, Sink: 50, Wrong: 1}, {Rows: 300, Bare: 100, Sink: 300, Wrong: 2}})
+	if got.Rows != 400 || got.Bare != 100 || got.Sink != 400.0/3 || got.Wrong != 3 || !slices.Equal(got.ratios, []float64{0.5, 3}) {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -100,10 +100,8 @@ func publish(ctx context.Context, brokers []string, topic string, s Shape, event
 	return nil
 }
 
-// FillWindows publishes results of tumbling hours to an output topic: revisions of each of the shape's windows in turn, as
-// a processor that publishes windows whenever they changed does. It returns how many.
-func FillWindows(ctx context.Context, brokers []string, topic string, s Shape) (int, error) {
-	windows := s.Results()
+// FillWindows publishes results to an output topic, each to its registration's partition. It returns how many are there.
+func FillWindows(ctx context.Context, brokers []string, topic string, partitions int, windows []codecs.Window) (int, error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(900_000),
 		kgo.MaxBufferedRecords(100_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
@@ -113,7 +111,7 @@ func FillWindows(ctx context.Context, brokers []string, topic string, s Shape) (
 	for i := range windows {
 		w := &windows[i]
 		cl.Produce(ctx, &kgo.Record{
-			Topic: topic, Key: w.AppendKey(nil), Value: w.AppendJSON(nil), Partition: engine.PartitionOf([]byte(w.Registration), int32(s.Partitions)),
+			Topic: topic, Key: w.AppendKey(nil), Value: w.AppendJSON(nil), Partition: engine.PartitionOf([]byte(w.Registration), int32(partitions)),
 		}, nil)
 	}
 	if err := cl.Flush(ctx); err != nil {
@@ -131,7 +129,8 @@ func PartitionOf(registration string, partitions int) int32 {
 	return engine.PartitionOf([]byte(registration), int32(partitions))
 }
 
-// Results are what FillWindows publishes: one per event, the count of its window so far.
+// Results are what a processor that publishes windows whenever they change makes of the shape's events in tumbling hours: one per
+// event, the count of its window so far.
 func (s Shape) Results() []codecs.Window {
 	counts := make(map[cell]int64)
 	out := make([]codecs.Window, 0, s.Events)

@@ -38,7 +38,7 @@ func liveTable(a *app, k Kafka, table string) *live.Table {
 	config := clientConfig(k)
 	config.Version = sarama.V2_8_0_0
 	return live.NewTable(live.Config{
-		Brokers: k.Brokers, Kafka: config, Table: table, Hasher: engine.Hasher, Logger: a.log,
+		Brokers: k.Brokers, Kafka: config, Table: table, Hasher: engine.Hasher, Logger: a.log, Now: a.now,
 		Consumer: func(brokers []string, _ string) (sarama.Consumer, error) {
 			return engine.TableConsumer(brokers, config)
 		},
@@ -48,7 +48,9 @@ func liveTable(a *app, k Kafka, table string) *live.Table {
 // serve puts the tables behind the API.
 func (t *liveTables) serve(a *app, config *httpapi.Config) {
 	config.Live = live.NewWindows(t.windows, t.open)
+	config.Checks = append(config.Checks, httpapi.Check{Name: "open windows", Probe: t.windows.Fresh})
 	if t.aircraft != nil {
+		config.Checks = append(config.Checks, httpapi.Check{Name: "registry", Probe: t.aircraft.Fresh})
 		config.Registry = live.NewRegistry(t.aircraft, config.Publisher, a.now)
 	}
 }

@@ -57,6 +57,7 @@ func (*aircraftListInput) Resolve(ctx huma.Context) []error {
 
 type aircraftListOutput struct {
 	CacheControl string `header:"Cache-Control"`
+	Age          string `header:"Age" doc:"Seconds since the registry's state was seen to be the newest"`
 	Body         struct {
 		Aircraft []aircraftEntry `json:"aircraft" nullable:"false" doc:"By registration number"`
 		Next     *string         `json:"next" nullable:"true" doc:"Cursor of the next page; null on the last"`
@@ -70,6 +71,7 @@ type aircraftInput struct {
 type aircraftOutput struct {
 	ETag         string `header:"ETag"`
 	CacheControl string `header:"Cache-Control"`
+	Age          string `header:"Age" doc:"Seconds since the registry's state was seen to be the newest"`
 	Body         aircraftEntry
 }
 
@@ -112,6 +114,7 @@ type requestOutcome struct {
 
 type requestOutput struct {
 	CacheControl string `header:"Cache-Control"`
+	Age          string `header:"Age" doc:"Seconds since the registry's state was seen to be the newest"`
 	Body         requestOutcome
 }
 
@@ -162,11 +165,12 @@ func (a *API) listAircraft(ctx context.Context, in *aircraftListInput) (*aircraf
 	if a.cfg.Registry == nil {
 		return nil, unavailable("this process has no aircraft registry")
 	}
+	asOf := a.cfg.Registry.AsOf()
 	page, more, err := a.cfg.Registry.List(ctx, AircraftQuery{Prefix: canonical(in.Prefix), Type: in.Type, After: in.Cursor, Limit: in.Limit})
 	if err != nil {
 		return nil, a.registryProblem(ctx, "list aircraft", err)
 	}
-	out := &aircraftListOutput{CacheControl: "no-store"}
+	out := &aircraftListOutput{CacheControl: "no-store", Age: a.age(asOf)}
 	out.Body.Aircraft = make([]aircraftEntry, len(page))
 	for i := range page {
 		out.Body.Aircraft[i] = entryOf(page[i])
@@ -181,11 +185,12 @@ func (a *API) findAircraft(ctx context.Context, in *aircraftInput) (*aircraftOut
 	if a.cfg.Registry == nil {
 		return nil, unavailable("this process has no aircraft registry")
 	}
+	asOf := a.cfg.Registry.AsOf()
 	entry, err := a.cfg.Registry.Find(ctx, canonical(in.ID))
 	if err != nil {
 		return nil, a.registryProblem(ctx, "find aircraft", err)
 	}
-	return &aircraftOutput{ETag: revisionTag(entry.Revision), CacheControl: "no-store", Body: entryOf(entry)}, nil
+	return &aircraftOutput{ETag: revisionTag(entry.Revision), CacheControl: "no-store", Age: a.age(asOf), Body: entryOf(entry)}, nil
 }
 
 func (a *API) createAircraft(ctx context.Context, in *aircraftCreateInput) (*aircraftChanged, error) {
@@ -272,13 +277,25 @@ func (a *API) aircraftRequest(ctx context.Context, in *requestInput) (*requestOu
 		return nil, unavailable("this process has no aircraft registry")
 	}
 	registration := canonical(in.ID)
+	asOf := a.cfg.Registry.AsOf()
 	outcome, err := a.cfg.Registry.Outcome(ctx, registration, in.Request)
 	if err != nil {
 		return nil, a.registryProblem(ctx, "ask outcome of a request", err)
 	}
 	at := aircraftPath + "/" + url.PathEscape(registration) + "/requests/" + url.PathEscape(in.Request)
-	return &requestOutput{CacheControl: "no-store", Body: requestOutcome{in.Request, registration, outcome, at}}, nil
+	return &requestOutput{CacheControl: "no-store", Age: a.age(asOf), Body: requestOutcome{in.Request, registration, outcome, at}}, nil
 }
+
+// age is how old what was read from a group table is, in seconds; empty if that is not known.
+func (a *API) age(asOf time.Time) string {
+	if asOf.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(a.seconds(asOf), 10)
+}
+
+// seconds are those that have passed since then.
+func (a *API) seconds(then time.Time) int64 { return max(0, int64(a.cfg.Now().Sub(then)/time.Second)) }
 
 // registryProblem answers for an error of the registry.
 func (a *API) registryProblem(ctx context.Context, what string, err error) error {
@@ -313,9 +330,11 @@ type liveWindow struct {
 
 type liveOutput struct {
 	CacheControl string `header:"Cache-Control"`
+	Age          string `header:"Age" doc:"Seconds since then"`
 	Body         struct {
 		Registration string       `json:"registration_number"`
-		At           string       `json:"at" format:"date-time" doc:"When they were read"`
+		At           *string      `json:"at" format:"date-time" nullable:"true" doc:"Everything the processor had written by then is in the answer; null if that is not known. Old while the broker is away"`
+		Age          *int64       `json:"age_seconds" nullable:"true" doc:"How long ago that was"`
 		Windows      []liveWindow `json:"windows" nullable:"false" doc:"Open windows, newest first"`
 	}
 }
@@ -325,6 +344,7 @@ func (a *API) liveWindows(ctx context.Context, in *aircraftInput) (*liveOutput, 
 		return nil, unavailable("this process does not see open windows")
 	}
 	registration := canonical(in.ID)
+	asOf := a.cfg.Live.AsOf()
 	open, err := a.cfg.Live.Windows(ctx, registration)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		if ctx.Err() == nil {
@@ -332,8 +352,11 @@ func (a *API) liveWindows(ctx context.Context, in *aircraftInput) (*liveOutput, 
 		}
 		return nil, unavailable("the processor's state cannot be read now")
 	}
-	out := &liveOutput{CacheControl: "no-store"}
-	out.Body.Registration, out.Body.At = registration, a.cfg.Now().UTC().Format(stampLayout)
+	out := &liveOutput{CacheControl: "no-store", Age: a.age(asOf)}
+	out.Body.Registration = registration
+	if !asOf.IsZero() {
+		out.Body.At, out.Body.Age = new(asOf.UTC().Format(stampLayout)), new(a.seconds(asOf))
+	}
 	out.Body.Windows = make([]liveWindow, len(open))
 	for i := range open {
 		out.Body.Windows[i] = liveOf(&open[i])

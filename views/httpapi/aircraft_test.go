@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"klgstream.dev/codecs"
 )
@@ -22,6 +23,7 @@ type fakeRegistry struct {
 	done  map[string]Outcome
 	slow  bool
 	fail  error
+	age   time.Duration
 }
 
 func newFakeRegistry(c *clock) *fakeRegistry {
@@ -96,6 +98,8 @@ func (f *fakeRegistry) change(ctx context.Context, d Draft, decide func(Aircraft
 	f.known[d.Registration], f.done[d.RequestID] = a, OutcomeApplied
 	return a, nil
 }
+
+func (f *fakeRegistry) AsOf() time.Time { return f.clock.now().Add(-f.age) }
 
 func (f *fakeRegistry) Outcome(_ context.Context, _, request string) (Outcome, error) {
 	f.mu.Lock()
@@ -277,6 +281,12 @@ func TestListAircraft(t *testing.T) {
 	}
 	want(t, r.do("GET", aircraftPath+"?limit=0", ""), http.StatusUnprocessableEntity)
 	want(t, r.do("GET", aircraftPath+"/nope", ""), http.StatusNotFound)
+	registry.age = 75 * time.Second
+	for _, path := range []string{aircraftPath, aircraftPath + "/N1", aircraftPath + "/N1/requests/r"} {
+		if got := r.do("GET", path, "").Header().Get("Age"); got != "75" {
+			t.Errorf("%s is %q seconds old", path, got)
+		}
+	}
 	registry.fail = errors.New("recovering")
 	want(t, r.do("GET", aircraftPath, ""), http.StatusServiceUnavailable)
 	want(t, newRig(t).do("GET", aircraftPath, ""), http.StatusServiceUnavailable)
@@ -291,13 +301,19 @@ func (f fakeLive) Windows(_ context.Context, registration string) ([]codecs.Wind
 	return nil, ErrNotFound
 }
 
+func (fakeLive) AsOf() time.Time { return instant("2100-03-01T11:58:30Z") }
+
 func TestLiveWindows(t *testing.T) {
 	t.Parallel()
 	start := instant("2013-01-01T10:00:00Z").UnixMilli()
 	open := codecs.Window{Registration: "N1", Definition: "tumbling:1h", Kind: "tumbling", Start: start, End: start + 3_600_000, Count: 3, Revision: 6}
 	open.Types = []codecs.TypeCount{{Type: "departed", Count: 2}, {Type: "landed", Count: 1}}
 	r := newRig(t, func(c *Config) { c.Live = fakeLive{"N1": {open}} })
-	body := want(t, r.do("GET", "/api/v1/streaming/live/n1", ""), http.StatusOK)
+	answer := r.do("GET", "/api/v1/streaming/live/n1", "")
+	body := want(t, answer, http.StatusOK)
+	if body["at"] != "2100-03-01T11:58:30.000Z" || body["age_seconds"] != 90.0 || answer.Header().Get("Age") != "90" {
+		t.Errorf("they are as of %v, %q seconds old", body["at"], answer.Header().Get("Age"))
+	}
 	list, _ := body["windows"].([]any)
 	if len(list) != 1 {
 		t.Fatalf("windows are %v", body)

@@ -57,6 +57,8 @@ type lockedLive struct {
 	demoLive
 }
 
+func (l lockedLive) AsOf() time.Time { return (*l.d).clock.now() }
+
 func (l lockedLive) Windows(_ context.Context, registration string) ([]codecs.Window, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -271,6 +273,22 @@ func TestBrowserCountsGrow(t *testing.T) {
 	b.screenshot("page-desktop")
 	b.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
 	b.screenshot("page-desktop-dark")
+	b.clean()
+}
+
+// oldLive is what is left of the processor's state when the broker went away an hour ago.
+type oldLive struct{ lockedLive }
+
+func (l oldLive) AsOf() time.Time { return l.lockedLive.AsOf().Add(-time.Hour) }
+
+// TestBrowserOldWindows: open windows that are old are shown, and said to be old.
+func TestBrowserOldWindows(t *testing.T) {
+	b := newBrowser(t, 1280, 900, func(c *Config) { c.Live = oldLive{c.Live.(lockedLive)} })
+	b.more(500)
+	b.until(`document.querySelector('#timeline rect.window.open') !== null`)
+	if text := b.text("#timeline .fault"); !strings.Contains(text, "as they were 1 h") {
+		t.Errorf("the page says %q", text)
+	}
 	b.clean()
 }
 

@@ -84,6 +84,8 @@ type Replay struct {
 type Live interface {
 	// Windows lists the open windows of a registration, newest first; ErrNotFound if the processor has never seen it.
 	Windows(ctx context.Context, registration string) ([]codecs.Window, error)
+	// AsOf is a time up to which everything the processor has written is in what is read; zero if that is not known.
+	AsOf() time.Time
 }
 
 // Sentinels of Registry and Live, for errors.Is.
@@ -145,4 +147,6 @@ type Registry interface {
 	Update(ctx context.Context, revision int64, d Draft) (Aircraft, error)
 	// Outcome tells what became of a request that answered ErrPending.
 	Outcome(ctx context.Context, registration, requestID string) (Outcome, error)
+	// AsOf is a time up to which everything that was decided is in what is read; zero if that is not known.
+	AsOf() time.Time
 }

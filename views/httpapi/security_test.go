@@ -298,6 +298,7 @@ func TestPanicIsContained(t *testing.T) {
 type panicky struct{}
 
 func (panicky) Windows(context.Context, string) ([]codecs.Window, error) { panic("live boom") }
+func (panicky) AsOf() time.Time                                          { return time.Time{} }
 
 func TestAccept(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ const table = "aircraft-registry-table"
 // world is a broker with a group table, and the table as views/live reads it.
 type world struct {
 	*testing.T
+	broker   *kfake.Cluster
+	now      atomic.Int64 // of its clock, in ms
 	producer sarama.SyncProducer
 	table    *live.Table
 	decide   func(change codecs.Change) // what the registry does with a published change
@@ -45,14 +48,17 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Close() })
-	w := &world{T: t, producer: p}
+	w := &world{T: t, broker: c, producer: p}
+	w.now.Store(1_770_000_000_000)
 	w.table = live.NewTable(live.Config{
 		Brokers: c.ListenAddrs(), Kafka: cfg, Table: table, Hasher: func() hash.Hash32 { return fnv.New32a() },
 		Consumer: func(brokers []string, _ string) (sarama.Consumer, error) { return sarama.NewConsumer(brokers, cfg) },
-		Logger:   slog.New(slog.DiscardHandler),
+		Logger:   slog.New(slog.DiscardHandler), Now: w.clock, Pause: 5 * time.Millisecond,
 	})
 	return w
 }
+
+func (w *world) clock() time.Time { return time.UnixMilli(w.now.Load()) }
 
 // start follows the table and returns once it was read.
 func (w *world) start() {
@@ -229,6 +235,37 @@ func TestChangeThatIsNotAcknowledgedIsPending(t *testing.T) {
 	defer cancel()
 	if _, err := r.Create(ctx, httpapi.Draft{Registration: "N1", RequestID: "r1"}); !errors.Is(err, httpapi.ErrPending) {
 		t.Errorf("error %v, want that it is pending", err)
+	}
+}
+
+// A table without brokers is as it was, and says how old that is.
+func TestAgeOfTable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if at := w.table.AsOf(); !at.IsZero() || w.table.Fresh(t.Context()) == nil {
+		t.Errorf("a table that was not read is as of %v", at)
+	}
+	w.put("N1", aircraft("A320", 1))
+	w.start()
+	w.until(func() bool { return w.table.AsOf().Equal(w.clock()) })
+	w.now.Add(time.Hour.Milliseconds())
+	w.until(func() bool { return w.table.AsOf().Equal(w.clock()) && w.table.Fresh(t.Context()) == nil })
+	w.put("N2", aircraft("A320", 1))
+	w.until(func() bool { return w.table.Find("N2") != nil })
+	w.now.Add(1)
+	w.until(func() bool { return w.table.AsOf().Equal(w.clock()) })
+
+	w.broker.Close()
+	last := w.clock()
+	w.now.Add(time.Minute.Milliseconds())
+	if got := w.table.AsOf(); got.After(last) {
+		t.Errorf("without brokers it is as of %v, want at most %v", got, last)
+	}
+	if err := w.table.Fresh(t.Context()); err == nil || !strings.Contains(err.Error(), "1m0s old, must be at most 10s") {
+		t.Errorf("without brokers: %v", err)
+	}
+	if w.table.Find("N2") == nil {
+		t.Error("it is forgotten")
 	}
 }
 

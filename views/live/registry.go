@@ -26,6 +26,9 @@ func NewRegistry(table *Table, publish httpapi.Publisher, now func() time.Time) 
 	return &Registry{table, publish, now}
 }
 
+// AsOf implements httpapi.Registry.
+func (r *Registry) AsOf() time.Time { return r.table.AsOf() }
+
 // List implements httpapi.Registry.
 func (r *Registry) List(_ context.Context, q httpapi.AircraftQuery) ([]httpapi.Aircraft, bool, error) {
 	if err := r.table.Ready(); err != nil {

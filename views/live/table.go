@@ -29,19 +29,28 @@ type Config struct {
 	Consumer goka.SaramaConsumerBuilder
 	// Logger takes what goka says.
 	Logger *slog.Logger
-	// Pause is the time between two tries to reach the brokers. Default 1 s.
+	// Now tells the time, to say how old what was read is.
+	Now func() time.Time
+	// Pause is the time between two tries to reach the brokers, and between two questions where the table ends. Default 1 s.
 	Pause time.Duration
 }
 
 // Table is a group table in memory, ordered by key. It is safe for concurrent use.
 type Table struct {
-	config Config
+	config   Config
+	frontier frontier
 
 	mu       sync.RWMutex
 	rows     btree.Map[string, []byte]
 	parts    map[int32]*part
-	waiting  map[string]chan struct{} // closed when the key changes
-	recovery error                    // nil once every partition was read to its end
+	waiting  map[string]*waiters
+	recovery error // nil once every partition was read to its end
+}
+
+// waiters are those who wait for a key to change.
+type waiters struct {
+	n       int
+	changed chan struct{} // closed when it does
 }
 
 // NewTable is a table that is empty until Run reads it.
@@ -50,13 +59,14 @@ func NewTable(c Config) *Table {
 		c.Pause = time.Second
 	}
 	return &Table{
-		config: c, parts: make(map[int32]*part), waiting: make(map[string]chan struct{}),
+		config: c, parts: make(map[int32]*part), waiting: make(map[string]*waiters), frontier: frontier{read: make(map[int32]int64)},
 		recovery: fmt.Errorf("table %s is not read yet", c.Table),
 	}
 }
 
 // Run follows the changelog until ctx ends, which is no error. Brokers that are away are waited for.
 func (t *Table) Run(ctx context.Context) error {
+	go t.watch(ctx)
 	for {
 		err := t.follow(ctx)
 		if ctx.Err() != nil {
@@ -127,22 +137,39 @@ func (t *Table) Ascend(start string, yield func(key string, value []byte) bool) 
 // Await calls done with the key's record now and after each change until it returns true or ctx ends.
 func (t *Table) Await(ctx context.Context, key string, done func(value []byte) bool) error {
 	for {
-		t.mu.Lock()
-		value, _ := t.rows.Get(key)
-		changed := t.waiting[key]
-		if changed == nil {
-			changed = make(chan struct{})
-			t.waiting[key] = changed
-		}
-		t.mu.Unlock()
+		value, w := t.wait(key)
 		if done(value) {
+			t.leave(key, w)
 			return nil
 		}
 		select {
-		case <-changed:
+		case <-w.changed:
 		case <-ctx.Done():
+			t.leave(key, w)
 			return ctx.Err()
 		}
+	}
+}
+
+// wait is a key's record, and who waits for the next one.
+func (t *Table) wait(key string) (value []byte, w *waiters) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	value, _ = t.rows.Get(key)
+	if w = t.waiting[key]; w == nil {
+		w = &waiters{changed: make(chan struct{})}
+		t.waiting[key] = w
+	}
+	w.n++
+	return value, w
+}
+
+// leave forgets who waits no more: a key may never change.
+func (t *Table) leave(key string, w *waiters) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w.n--; w.n == 0 && t.waiting[key] == w {
+		delete(t.waiting, key)
 	}
 }
 
@@ -155,8 +182,8 @@ func (t *Table) change(key string, value []byte) {
 	} else {
 		t.rows.Set(key, value)
 	}
-	if changed := t.waiting[key]; changed != nil {
-		close(changed)
+	if w := t.waiting[key]; w != nil {
+		close(w.changed)
 		delete(t.waiting, key)
 	}
 }
@@ -164,6 +191,7 @@ func (t *Table) change(key string, value []byte) {
 // part is one partition of a table as goka's storage. It is kept when the view is opened again.
 type part struct {
 	*Table
+	id     int32
 	offset int64
 	stored bool
 }
@@ -173,7 +201,7 @@ func (t *Table) part(_ string, partition int32) (storage.Storage, error) {
 	defer t.mu.Unlock()
 	p := t.parts[partition]
 	if p == nil {
-		p = &part{Table: t}
+		p = &part{Table: t, id: partition}
 		t.parts[partition] = p
 	}
 	return p, nil
@@ -187,7 +215,12 @@ func (p *part) Has(key string) (bool, error)   { return p.Find(key) != nil, nil 
 func (p *part) Get(key string) ([]byte, error) { return p.Find(key), nil }
 func (p *part) Set(key string, v []byte) error { p.change(key, v); return nil }
 func (p *part) Delete(key string) error        { p.change(key, nil); return nil }
-func (p *part) SetOffset(offset int64) error   { p.offset, p.stored = offset, true; return nil }
+
+func (p *part) SetOffset(offset int64) error {
+	p.offset, p.stored = offset, true
+	p.frontier.took(p.id, offset)
+	return nil
+}
 
 func (p *part) GetOffset(def int64) (int64, error) {
 	if !p.stored {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"klgstream.dev/codecs"
 	"klgstream.dev/views/httpapi"
@@ -23,6 +24,9 @@ var _ httpapi.Live = (*Windows)(nil)
 
 // NewWindows reads open windows from a table; how, the processors' topology knows.
 func NewWindows(table *Table, decode Decode) *Windows { return &Windows{table, decode} }
+
+// AsOf implements httpapi.Live.
+func (w *Windows) AsOf() time.Time { return w.table.AsOf() }
 
 // Windows implements httpapi.Live.
 func (w *Windows) Windows(_ context.Context, registration string) ([]codecs.Window, error) {

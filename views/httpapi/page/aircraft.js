@@ -1,11 +1,12 @@
 // One aircraft: its windows on a time line, one lane per definition, open ones from the processor's own state.
 
 import { ask, view } from './api.js';
-import { $, calm, h, number, s, span, time } from './dom.js';
+import { $, calm, duration, h, number, s, span, time } from './dom.js';
 import { stateOf, types, windowKey } from './fleet.js';
 
-let chosen = '', windows = [], about = {};
+let chosen = '', windows = [], about = {}, doubt = '';
 const most = 2000;
+const moment = 10; // seconds that open windows may be old without a word
 
 export function start(features) {
   about = features;
@@ -44,9 +45,11 @@ export async function refresh() {
   try {
     const [page, live] = await Promise.all([
       view('aircraft_windows', { registration_number: name, order: '-window_start', limit: most }),
-      about.live ? ask(`/api/v1/streaming/live/${encodeURIComponent(name)}`) : { windows: [] },
+      about.live ? ask(`/api/v1/streaming/live/${encodeURIComponent(name)}`).catch((fault) => ({ windows: [], fault: fault.message })) : { windows: [] },
     ]);
     if (name !== chosen) return;
+    doubt = live.fault ? `Open windows that the store does not have yet are missing: ${live.fault}.`
+      : live.age_seconds > moment ? `Open windows are as they were ${duration(live.age_seconds * 1000)} ago: newer ones do not come from the broker.` : '';
     windows = merge(page.rows, live.windows);
     draw();
   } catch (fault) {
@@ -71,7 +74,7 @@ function draw() {
   const box = $('timeline');
   if (!chosen) return;
   if (!windows.length) {
-    box.replaceChildren(h('p', { class: 'empty' }, `${chosen} has no windows.`));
+    box.replaceChildren(h('p', { class: 'empty' }, `${chosen} has no windows.`), ...doubts());
     return;
   }
   const end = Math.max(...windows.map((w) => Date.parse(w.window_end)));
@@ -79,8 +82,10 @@ function draw() {
   const begin = days ? end - days * 864e5 : Math.min(...windows.map((w) => Date.parse(w.window_start)));
   const shown = windows.filter((w) => Date.parse(w.window_end) > begin);
   const details = box.querySelector('details');
-  box.replaceChildren(summary(shown), chart(shown, begin, end, box.clientWidth), table(shown, details?.open));
+  box.replaceChildren(summary(shown), ...doubts(), chart(shown, begin, end, box.clientWidth), table(shown, details?.open));
 }
+
+const doubts = () => (doubt ? [h('p', { class: 'fault', role: 'status' }, doubt)] : []);
 
 function summary(shown) {
   const first = shown[0].window_definition;

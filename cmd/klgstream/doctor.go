@@ -479,6 +479,9 @@ func (d *doctor) sink(admin topicAdmin) {
 // storePatience is how long the store may take to answer.
 const storePatience = 10 * time.Second
 
+// totalsPatience is how long adding up all rows of the store may take.
+const totalsPatience = time.Minute
+
 // store looks whether the store answers and has what is asked of it.
 func (d *doctor) store(ctx context.Context) {
 	if file := d.cmd.file(); file != "" {
@@ -487,23 +490,23 @@ func (d *doctor) store(ctx context.Context) {
 			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	asked, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
-	store, err := d.cmd.open(ctx)
+	store, err := d.cmd.open(asked)
 	if err == nil {
 		defer store.Close()
-		err = store.Ping(ctx)
+		err = store.Ping(asked)
 	}
 	if err != nil {
 		d.say("store", fail, "start the database, or set --store-url or RISINGWAVE_URL to where it is", "%s: %v", maskURL(d.cmd.StoreURL), err)
 		return
 	}
-	shown, err := store.Views(ctx)
+	shown, err := store.Views(asked)
 	if err == nil && len(shown) == 0 {
 		err = errors.New("it has no views")
 	}
 	for i := 0; err == nil && i < len(shown); i++ {
-		if _, err = store.Query(ctx, views.Query{View: shown[i].Name, Limit: 1}); err != nil {
+		if _, err = store.Query(asked, views.Query{View: shown[i].Name, Limit: 1}); err != nil {
 			err = fmt.Errorf("ask view %q: %w", shown[i].Name, err)
 		}
 	}
@@ -512,6 +515,32 @@ func (d *doctor) store(ctx context.Context) {
 		return
 	}
 	d.say("store", well, "", "%s has %d views", store.Name(), len(shown))
+	if v, ok := store.(verifier); ok {
+		d.totals(ctx, v)
+	}
+}
+
+// verifier is a store that keeps sums of its rows beside them, which only its own sink may change.
+type verifier interface {
+	Verify(ctx context.Context) (differ []string, err error)
+}
+
+// totals looks whether sums are those of the rows. It reads all of them.
+func (d *doctor) totals(ctx context.Context, v verifier) {
+	asked, cancel := context.WithTimeout(ctx, totalsPatience)
+	defer cancel()
+	differ, err := v.Verify(asked)
+	switch {
+	case asked.Err() != nil:
+		d.say("totals", warn, "", "not compared with the rows: that took more than %v", totalsPatience)
+	case err != nil:
+		d.say("totals", fail, "look at the file: sqlite3 "+d.cmd.file()+" 'PRAGMA integrity_check'", "%v", err)
+	case len(differ) > 0:
+		d.say("totals", fail, "load a new file: klgstream sink --from-beginning --store-url sqlite:…; and let nobody but the sink write to it",
+			"sums are not those of the rows, which another program must have changed: %s", strings.Join(differ, ", "))
+	default:
+		d.say("totals", well, "", "sums are those of the rows")
+	}
 }
 
 // Bounds of the computer.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"path/filepath"
@@ -180,6 +181,15 @@ func TestDoctorFinds(t *testing.T) {
 		"an empty database": {func(p *patient) {
 			p.args[1] = "--store-url=sqlite:" + write(p.T, "empty.db", "")
 		}, "store", "is not migrated", "klgstream sink", fail},
+		"a foreign writer": {func(p *patient) {
+			file, err := sql.Open("sqlite", p.file)
+			if err == nil {
+				_, err = file.ExecContext(p.Context(), "INSERT INTO last_events VALUES ('N1', 'tumbling:1h', 0, 0, NULL, NULL)")
+			}
+			if err = errors.Join(err, file.Close()); err != nil {
+				p.Fatal(err)
+			}
+		}, "totals", "last_events in 1 rows", "--from-beginning", fail},
 		"a full disk": {func(p *patient) {
 			p.machine.disk = func(string) (uint64, uint64, error) { return 1 << 20, 1 << 40, nil }
 		}, "disk", "1 of 1048576 MiB free", "make room", fail},

@@ -76,3 +76,6 @@ func TotalsSchema() string {
 	}
 	return string(text)
 }
+
+// Filling is what finds the statements there that fill a table.
+var Filling = filling

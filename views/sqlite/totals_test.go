@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,16 +14,13 @@ import (
 	"klgstream.dev/views/viewtest"
 )
 
-// filling is a statement of the schema that fills a table of totals from the rows there are: what totals must always equal.
-var filling = regexp.MustCompile(`(?s)INSERT INTO (\w+)\s+(SELECT [^;]+);\n`)
-
 // compareTotals compares every table of totals with what the rows add up to.
 func compareTotals(t *testing.T, path string) {
 	t.Helper()
 	file := other(t, path)
 	wanted := map[string][]string{}
 	head, _, _ := strings.Cut(sqlite.TotalsSchema(), "CREATE TRIGGER")
-	for _, match := range filling.FindAllStringSubmatch(head, -1) {
+	for _, match := range sqlite.Filling.FindAllStringSubmatch(head, -1) {
 		wanted[match[1]] = append(wanted[match[1]], "SELECT * FROM ("+match[2]+")")
 	}
 	if len(wanted) != 6 {
@@ -217,5 +213,32 @@ func TestLatestEventOfTheSameTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		compareTotals(t, path)
+	}
+}
+
+// TestVerify: rows and totals that the sink wrote agree, and another program's write to either is found.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "views.db")
+	s := migrated(t, path)
+	r := rand.New(rand.NewPCG(2, 1))
+	for range 5 {
+		var b views.Batch
+		for range 200 {
+			b.Windows = append(b.Windows, anyWindow(r))
+		}
+		b.Late = []codecs.Letter{viewtest.Letter(1, "late")}
+		if err := s.Write(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if differ, err := s.Verify(t.Context()); err != nil || len(differ) > 0 {
+		t.Fatalf("what the sink wrote differs: %v %v", differ, err)
+	}
+	other(t, path).exec(t, "UPDATE aircraft_totals SET total_events = total_events + 1 WHERE registration_number = (SELECT min(registration_number) FROM aircraft_totals WHERE windows > 0); "+
+		"DELETE FROM late_events")
+	differ, err := s.Verify(t.Context())
+	if err != nil || len(differ) != 2 || !strings.HasPrefix(differ[0], "aircraft_totals in ") || differ[1] != "letter_totals in 1 rows" {
+		t.Errorf("found %q %v", differ, err)
 	}
 }

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"klgstream.dev/views"
 	"klgstream.dev/views/httpapi"
@@ -27,27 +27,53 @@ func (c *apiCmd) check() error {
 	return checkAll(&c.Kafka, &c.Names, &c.Store, &c.HTTP, &c.Windows, &c.APIOps)
 }
 
-// Run serves until ctx ends. That it ended while broker or store were waited for is no error either.
+// Run serves until ctx ends. What it waits for before, brokers and store, /readyz tells.
 func (c *apiCmd) Run(ctx context.Context, a *app) error {
-	err := c.run(ctx, a)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
-func (c *apiCmd) run(ctx context.Context, a *app) error {
 	store, err := c.open(ctx) // what is wrong with a view's file is told at once
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+	l, err := listen(ctx, "api-ops-addr", c.APIOpsAddr)
+	if err != nil {
 		return err
 	}
-	if err := store.Migrate(ctx); err != nil {
-		return fmt.Errorf("%w (set --store-url or RISINGWAVE_URL)", err)
+	o := newOps(a.log)
+	o.watch("topics", &o.topics)
+	o.watch("store", pinged{store})
+	operations := "http://" + l.Addr().String()
+	a.log.Info("api starts", "operations", operations)
+	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
+		if err := o.awaitTopics(ctx, a, c.Kafka, c.Names); err != nil {
+			return err
+		}
+		if err := a.awaitStore(ctx, store); err != nil {
+			return err
+		}
+		return c.answer(ctx, a, store, o, operations)
+	})
+}
+
+// awaitStore waits for the store, and brings it to its schema.
+func (a *app) awaitStore(ctx context.Context, store views.Store) error {
+	for pause := topicsPause; ; pause = min(2*pause, topicsMaxPause) {
+		err := store.Migrate(ctx)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%w (set --store-url or RISINGWAVE_URL)", err)
+		if ctx.Err() != nil || !views.Retryable(err) {
+			return err
+		}
+		a.log.Warn("wait for the store", "error", err, "pause", pause)
+		if err := sleep(ctx, pause); err != nil {
+			return fmt.Errorf("wait for the store: %w", err)
+		}
 	}
+}
+
+// answer serves what people and programs ask.
+func (c *apiCmd) answer(ctx context.Context, a *app, store views.Store, o *ops, operations string) error {
 	p, err := newPublisher(c.Kafka, c.Input)
 	if err != nil {
 		return err
@@ -58,8 +84,6 @@ func (c *apiCmd) run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer flow.Close()
-	o := newOps(a.log)
-	o.watch("store", pinged{store})
 	tables, err := newLiveTables(a, c.Kafka, c.Names, &c.Windows)
 	if err != nil {
 		return err
@@ -72,12 +96,12 @@ func (c *apiCmd) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	ol, err := listen(ctx, "api-ops-addr", c.APIOpsAddr)
-	if err != nil {
-		return errors.Join(err, l.Close())
+	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", c.url(l), "operations", operations)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range append(tables.parts(), c.serve(a, api, l), api.Run) {
+		g.Go(func() error { return part(ctx) })
 	}
-	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", c.url(l), "operations", "http://"+ol.Addr().String())
-	return a.role(ctx, append(tables.parts(), o.serveOn(ol), c.serve(a, api, l), api.Run)...)
+	return g.Wait()
 }
 
 func newAPI(a *app, h HTTP, w *Windows, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {

@@ -48,9 +48,15 @@ type program struct {
 
 func launch(t *testing.T, args ...string) *program {
 	t.Helper()
+	return launchIn(t, newOutside(), args...)
+}
+
+// launchIn is launch in an environment of the test's own.
+func launchIn(t *testing.T, outside *outside, args ...string) *program {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
-	p := &program{t: t, lines: make(chan string, 1000), stop: cancel, ended: make(chan int, 1), o: newOutside()}
+	p := &program{t: t, lines: make(chan string, 1000), stop: cancel, ended: make(chan int, 1), o: outside}
 	p.errs = &locked{to: &p.o.errs}
 	p.o.stdout = in
 	p.o.stderr = p.errs

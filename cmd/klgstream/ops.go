@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,11 +20,39 @@ import (
 // readiness is a part of a role that can tell why it cannot do its work now.
 type readiness interface{ Ready() error }
 
+// noted is a part that may have something to say although it can do its work.
+type noted interface{ Note() string }
+
+// gate is a part of a role that waits for something at its start, and is ready once it is there.
+type gate struct {
+	mu     sync.Mutex
+	lacks  error
+	opened bool
+}
+
+// wait notes what is missing; nil opens the gate for good.
+func (g *gate) wait(lacks error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lacks, g.opened = lacks, lacks == nil
+}
+
+// Ready implements readiness.
+func (g *gate) Ready() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.opened && g.lacks == nil {
+		return errors.New("not looked at yet")
+	}
+	return g.lacks
+}
+
 // ops is the operations listener of a role: metrics, health, profiles. Only operators should reach it.
 type ops struct {
 	registry *prometheus.Registry
 	log      *slog.Logger
 	checks   []opsCheck
+	topics   gate         // of the role's start, if it waits for topics
 	flink    http.Handler // what watched a Flink cluster; nil in roles without processors
 }
 
@@ -56,6 +85,11 @@ func (o *ops) watch(name string, part readiness) {
 	}))
 }
 
+// awaitTopics makes /readyz tell what the role waits for at its start.
+func (o *ops) awaitTopics(ctx context.Context, a *app, k Kafka, n Names) error {
+	return a.awaitTopics(ctx, k, n, o.topics.wait)
+}
+
 // handler serves what operators ask.
 func (o *ops) handler() http.Handler {
 	mux := http.NewServeMux()
@@ -77,6 +111,9 @@ func (o *ops) ready(w http.ResponseWriter, _ *http.Request) {
 	states, code := map[string]string{}, http.StatusOK
 	for _, c := range o.checks {
 		states[c.name] = "ready"
+		if n, ok := c.part.(noted); ok && n.Note() != "" {
+			states[c.name] += ", " + n.Note()
+		}
 		if err := c.part.Ready(); err != nil {
 			states[c.name], code = err.Error(), http.StatusServiceUnavailable
 		}

@@ -9,8 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"klgstream.dev/deploy/devstack"
 )
@@ -129,4 +135,131 @@ func TestListenNamesTheFlag(t *testing.T) {
 	if _, err := listen(t.Context(), "http-addr", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "--http-addr") || !devstack.InUse(err) {
 		t.Errorf("error %v, want one that names the flag", err)
 	}
+}
+
+// states are what /readyz of a role says of each part.
+func states(t *testing.T, ops string) (code int, parts map[string]string) {
+	t.Helper()
+	code, body := fetch(t, http.MethodGet, ops+"/readyz", "")
+	if err := json.Unmarshal([]byte(body), &parts); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return code, parts
+}
+
+// lacks waits until /readyz answers with a status and says so of a part.
+func lacks(t *testing.T, ops string, code int, part, what string) {
+	t.Helper()
+	eventually(t, func() bool {
+		got, parts := states(t, ops)
+		return got == code && strings.Contains(parts[part], what)
+	})
+}
+
+// operations is where a role that was launched with --log-format=json listens.
+func (p *program) operations() string {
+	p.t.Helper()
+	return p.errs.await(p.t, `"operations":"([^"]+)"`)[1]
+}
+
+// A role that waits for something at its start is alive, and says what it waits for.
+func TestReadyzOfARoleThatWaits(t *testing.T) {
+	t.Parallel()
+	_, k := broker(t)
+	bare, err := devstack.Start(t.Context(), devstack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(bare.Close)
+	file, away := "--store-url=sqlite:"+filepath.Join(t.TempDir(), "windows.db"), "--store-url=postgresql://u:secret@127.0.0.1:1/x"
+	for _, c := range []struct {
+		broker     string
+		args       []string
+		part, what string
+	}{
+		{"127.0.0.1:1", []string{"processor", "--ops-url=http://127.0.0.1:0"}, "topics", "127.0.0.1:1"},
+		{"127.0.0.1:1", []string{"sink", file, "--sink-ops-addr=127.0.0.1:0"}, "topics", "127.0.0.1:1"},
+		{"127.0.0.1:1", []string{"api", file, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"}, "topics", "127.0.0.1:1"},
+		{bare.Addrs()[0], []string{"processor", "--ops-url=http://127.0.0.1:0"}, "topics", "aircraft-events: does not exist"},
+		{k.Brokers[0], []string{"sink", away, "--sink-ops-addr=127.0.0.1:0"}, "sink", "127.0.0.1:1"},
+		{k.Brokers[0], []string{"api", away, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"}, "store", "127.0.0.1:1"},
+	} {
+		p := launch(t, append(c.args, "--brokers="+c.broker, "--log-format=json")...)
+		ops := p.operations()
+		lacks(t, ops, http.StatusServiceUnavailable, c.part, c.what)
+		if code, _ := fetch(t, http.MethodGet, ops+"/healthz", ""); code != http.StatusOK {
+			t.Errorf("%q is not alive: status %d", c.args, code)
+		}
+		if _, parts := states(t, ops); strings.Contains(parts[c.part], "secret") {
+			t.Errorf("%q tells the password: %v", c.args, parts)
+		}
+		if code := p.end(); code != exitOK {
+			t.Errorf("%q ended with %d", c.args, code)
+		}
+	}
+}
+
+// A processor that the group has no partition for is ready, and says that there is nothing for it.
+func TestReadyzOfASpareProcessor(t *testing.T) {
+	t.Parallel()
+	b, err := devstack.Start(t.Context(), devstack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	k := Kafka{Brokers: b.Addrs(), ClientID: "test"}
+	on(t, k, exitOK, "topics", "--partitions=1", "--registry-group=none")
+	members := []string{launch(t, processorOf(k)...).operations(), launch(t, processorOf(k)...).operations()}
+	eventually(t, func() bool {
+		idle := 0
+		for _, ops := range members {
+			if code, parts := states(t, ops); code == http.StatusOK && strings.Contains(parts["processor"], "ready, without partitions") {
+				idle++
+			}
+		}
+		return idle == 1
+	})
+}
+
+// A processor whose broker acknowledges nothing says that it is stuck, and when it is not any more.
+func TestReadyzOfAStuckProcessor(t *testing.T) {
+	t.Parallel()
+	b, k := broker(t)
+	var ahead atomic.Int64
+	clock := newOutside()
+	clock.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	ops := launchIn(t, clock, processorOf(k)...).operations()
+	lacks(t, ops, http.StatusOK, "processor", "ready")
+	held, holds := make(chan struct{}), make(chan struct{})
+	b.Cluster().ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		if r.(*kmsg.ProduceRequest).TimeoutMillis == putTimeout {
+			b.Cluster().KeepControl()
+			return nil, nil, false
+		}
+		close(holds) // of the processor's own writes the first
+		b.Cluster().SleepControl(func() { <-held })
+		return nil, nil, false
+	})
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers...), kgo.ProduceRequestTimeout(putTimeout*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "aircraft-events", Value: []byte("nonsense")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	<-holds // a checkpoint waits for the broker
+	ahead.Store(int64(12 * time.Second))
+	if code, parts := states(t, ops); code != http.StatusServiceUnavailable || !strings.Contains(parts["processor"], "stuck: no checkpoint") {
+		t.Errorf("status %d, %v", code, parts)
+	}
+	close(held)
+	lacks(t, ops, http.StatusOK, "processor", "ready")
+}
+
+// putTimeout is what tells the test's own writes from the processor's, in milliseconds.
+const putTimeout = 12_345
+
+func processorOf(k Kafka) []string {
+	return []string{"processor", "--brokers=" + k.Brokers[0], "--ops-url=http://127.0.0.1:0", "--registry-group=none", "--session-timeout=3s", "--log-format=json"}
 }

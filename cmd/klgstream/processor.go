@@ -42,6 +42,7 @@ func (c *processorCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	o.watch("topics", &o.topics)
 	o.watch("processor", p)
 	parts, flink := []func(ctx context.Context) error{p.Run}, &flinkView{app: a, processors: []*engine.Processor{p}, counters: o.registry}
 	o.flink = httpapi.FlinkHandler(flink)
@@ -54,7 +55,7 @@ func (c *processorCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.log.Info("processor", "brokers", c.Brokers, "group", c.Group, "windows", c.Window, "operations", "http://"+l.Addr().String())
 	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
-		if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+		if err := o.awaitTopics(ctx, a, c.Kafka, c.Names); err != nil {
 			return err
 		}
 		return a.role(ctx, parts...)
@@ -136,22 +137,33 @@ const (
 // news of a topic is still on its way, does not know it yet.
 const missingPatience = 10 * time.Second
 
-// awaitTopics waits for the broker, and refuses topics that are not as they must be.
-func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names) error {
+// awaitTopics waits for the broker, and refuses topics that are not as they must be. tell hears what is waited for; of nothing when all are there.
+func (a *app) awaitTopics(ctx context.Context, k Kafka, n Names, tell func(lacks error)) error {
 	began := a.now()
 	for pause := topicsPause; ; pause = min(2*pause, topicsMaxPause) {
 		faults, err := verifyTopics(k, n)
 		if err == nil && (!onlyMissing(faults) || a.now().Sub(began) >= missingPatience) {
+			tell(refuse(faults))
 			return refuse(faults)
 		}
-		a.log.Warn("wait for the broker", "error", cmp.Or(err, refuse(faults)), "pause", pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("wait for the broker: %w", ctx.Err())
+		err = cmp.Or(err, refuse(faults))
+		tell(err)
+		a.log.Warn("wait for the broker", "error", err, "pause", pause)
+		if err := sleep(ctx, pause); err != nil {
+			return fmt.Errorf("wait for the broker: %w", err)
 		}
+	}
+}
+
+// sleep waits; an error says that ctx ended before.
+func sleep(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

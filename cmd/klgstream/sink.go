@@ -45,10 +45,11 @@ func (c *sinkCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	o.watch("topics", &o.topics)
 	o.watch("sink", s)
 	a.log.Info("sink", "brokers", c.Brokers, "group", c.SinkGroup, "store", maskURL(c.StoreURL), "operations", "http://"+l.Addr().String())
 	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
-		if err := a.awaitTopics(ctx, c.Kafka, c.Names); err != nil {
+		if err := o.awaitTopics(ctx, a, c.Kafka, c.Names); err != nil {
 			return err
 		}
 		return s.Run(ctx)

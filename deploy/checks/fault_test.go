@@ -55,7 +55,7 @@ func launch(t *testing.T, job string, env []string, args ...string) *process {
 	}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
-	for p.ops == "" && lines.Scan() || args[0] == "dev" && p.broker == "" && lines.Scan() {
+	for (p.ops == "" || args[0] == "dev" && p.broker == "" || args[0] == "api" && p.web == "") && lines.Scan() {
 		p.hear(lines.Text())
 	}
 	go func() { // it ends with the process

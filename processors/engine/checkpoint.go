@@ -63,7 +63,9 @@ func (r *run[E, S]) checkpoints(ctx context.Context, s *session[E, S]) {
 			r.fail(fmt.Errorf("checkpoint: %w", err))
 			return
 		}
-		ticker.Reset(r.interval(s, r.config.Now().Sub(began)))
+		ended := r.config.Now()
+		r.owner.beat(ended, len(s.partitions), r.unread(s, ended))
+		ticker.Reset(r.interval(s, ended.Sub(began)))
 	}
 }
 

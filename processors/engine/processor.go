@@ -25,6 +25,9 @@ type Processor struct {
 	started  time.Time
 	changed  time.Time
 	restarts int
+	alive    time.Time // when the checkpointer last came round; zero: there is none
+	assigned int       // partitions of the generation
+	unread   error     // partitions that cannot be read
 }
 
 // Status is what a processor says of itself.
@@ -89,6 +92,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.started = p.config.Now()
 	p.changed = p.started
+	p.problem = errors.New("starting: connecting to the brokers")
 	p.mu.Unlock()
 	var absent time.Time // since when a topic has been missing at every start
 	for failures := 0; ; {
@@ -178,7 +182,10 @@ func (p *Processor) report(problem error) {
 func (p *Processor) Ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.problem
+	if p.problem != nil {
+		return p.problem
+	}
+	return p.stuck(p.config.Now())
 }
 
 // gokaLogger passes goka's log on: its chatter as debug.

@@ -139,6 +139,10 @@ func (r *run[E, S]) run(ctx context.Context, healthy func()) error {
 	if err != nil {
 		return fmt.Errorf("build goka processor: %w", err)
 	}
+	if failed := r.owner.Status().Restarts > 0; !failed { // else why it is started again says more
+		r.owner.report(r.owner.unassigned("starting"))
+	}
+	defer r.owner.beat(time.Time{}, 0, nil)
 	err = errors.Join(p.Run(ctx), r.unwritten)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause // what failed first; goka's error follows from it
@@ -296,6 +300,7 @@ func (r *run[E, S]) begin(s sarama.ConsumerGroupSession) error {
 	}
 	r.mu.Unlock()
 	r.owner.metrics.rebalances.Inc()
+	r.owner.report(&recovering[E, S]{next.partitions})
 	r.log.Info("partitions assigned", "generation", next.member.generation, "partitions", claimed)
 	return nil
 }
@@ -415,6 +420,7 @@ func (r *run[E, S]) ready(s sarama.ConsumerGroupSession) {
 	for _, p := range cur.partitions {
 		r.owner.metrics.recovered.Add(float64(p.isRecovered()))
 	}
+	r.owner.beat(r.config.Now(), len(cur.partitions), nil)
 	cur.stopped.Go(func() { r.checkpoints(s.Context(), cur) })
 	r.healthy()
 }
@@ -428,7 +434,8 @@ func (r *run[E, S]) finish(sarama.ConsumerGroupSession) error {
 	if cur == nil {
 		return nil
 	}
-	r.owner.report(errors.New("rebalancing"))
+	r.owner.beat(time.Time{}, 0, nil)
+	r.owner.report(r.owner.unassigned("rebalancing"))
 	r.stalled = r.config.Now()
 	close(cur.stop)
 	cur.stopped.Wait()

@@ -395,7 +395,7 @@ func TestCommitSplitsTheClock(t *testing.T) {
 		{0, 0, "loop", []string{"table@9 with 12", "in@0 0", "loop@0 with 34 1"}},
 		{-1, 6, "loop", []string{"table@9 with 12", "loop@6 with 34 1"}},
 		{5, -1, "loop", []string{"table@9 with 12", "in@5 0"}},
-		{5, 6, "", []string{"table@9 with 12", "in@5 0"}},
+		{5, 6, "", []string{"table@9 with 12 by 34", "in@5 0"}},
 	} {
 		l := &ledger{group: "g", input: "in", loop: c.loops, table: "table", id: identity{1, 2}}
 		req := &sarama.OffsetCommitRequest{Version: 7, ConsumerGroup: "g"}
@@ -415,6 +415,9 @@ func TestCommitSplitsTheClock(t *testing.T) {
 			line := fmt.Sprintf("%s@%d", topic, offset)
 			if topic != "in" {
 				line += fmt.Sprintf(" with %d", read.table)
+			}
+			if topic == "table" && c.loops == "" {
+				line += fmt.Sprintf(" by %d", read.watermark)
 			}
 			for _, s := range read.sources {
 				line += fmt.Sprintf(" %d", s.partition)

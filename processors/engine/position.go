@@ -28,7 +28,7 @@ type clock struct {
 	watermark int64 // the partition's, ms; math.MinInt64 = none
 	rekeys    bool  // it has sent events to other partitions
 	spoken    bool  // it has told the others of its watermark
-	table     int64 // offset after its last record in the group table; in the table's own commit position.out, in the loop's position.writer
+	table     int64 // offset after its last record in the group table; in the table's own commit position.out, in the loop's, if there is one, position.writer
 	sources   []sourceClock
 }
 
@@ -264,6 +264,7 @@ func (l *ledger) read(resp *sarama.OffsetFetchResponse, p int32) (position, erro
 		}
 	}
 	if l.loop == "" {
+		pos.writer = max(table.watermark, 0)
 		return pos, nil
 	}
 	if err := l.readTopic(resp, l.loop, p, &pos.loop, &loop); err != nil {
@@ -403,7 +404,9 @@ func (l *ledger) add(req *sarama.OffsetCommitRequest, p int32, pos position) err
 		others.sources = others.sources[:half]
 		loop, err = others.pack(l.id)
 	}
-	rest.table = pos.out
+	if rest.table = pos.out; l.loop == "" { // there is no loop's commit to tell, and no other source
+		rest.watermark = pos.writer
+	}
 	table, err1 := rest.pack(l.id)
 	input, err2 := own.pack(l.id)
 	if err := errors.Join(err, err1, err2); err != nil {

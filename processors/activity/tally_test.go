@@ -110,3 +110,33 @@ func TestTallyOfManyEvents(t *testing.T) {
 		}
 	}
 }
+
+// A tally is small as long as it can be: of six types, each counted as often as there is room for, also when it was merged or stored.
+func TestTallyStaysSmall(t *testing.T) {
+	t.Parallel()
+	var s names
+	full := codecs.Aggregate{First: 1, Last: 2, LastType: "a"}
+	for i := range few {
+		full.Types = append(full.Types, codecs.TypeCount{Type: string(rune('a' + i)), Count: math.MaxUint32})
+	}
+	one := codecs.Aggregate{First: 1, Last: 2, LastType: "a", Types: []codecs.TypeCount{{Type: "a", Count: 1}}}
+	less := full
+	less.Types = append([]codecs.TypeCount{{Type: "a", Count: math.MaxUint32 - 1}}, full.Types[1:]...)
+	of := func(a *codecs.Aggregate) (out tally) { out.set(a, &s); return out }
+	read, merged, single := of(&full), of(&less), of(&one)
+	merged.merge(&single, &s)
+	for name, a := range map[string]*tally{"read": &read, "merged": &merged} {
+		if a.many != nil {
+			t.Errorf("%s: it is not small", name)
+		}
+		sameTally(t, a, &full, &s)
+	}
+	if merged.merge(&single, &s); merged.many == nil {
+		t.Error("a count beyond 32 bits has room")
+	}
+	seventh := codecs.Aggregate{First: 1, Last: 2, LastType: "g", Types: []codecs.TypeCount{{Type: "g", Count: 1}}}
+	other := of(&seventh)
+	if read.merge(&other, &s); read.many == nil {
+		t.Error("a seventh type has room")
+	}
+}

@@ -258,6 +258,9 @@ func TestWithdrawalIsKept(t *testing.T) {
 	if !top.Idle(&s) {
 		t.Error("a key without windows is not idle")
 	}
+	if data := top.Append(nil, &s); strings.Contains(string(data), session.String()) {
+		t.Errorf("%q tells of windows that there are not", data)
+	}
 	s.windows[0].Withdrawn = []window.Withdrawn{{Span: window.Span{Start: 5, End: 60_005}, Revision: 3}}
 	if top.Idle(&s) {
 		t.Error("a key with a withdrawal is idle")

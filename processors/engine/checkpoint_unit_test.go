@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"klgstream.dev/codecs"
@@ -333,5 +336,36 @@ func TestCheckpointThatIsNotCommitted(t *testing.T) {
 		if want := c.at.input; committed && r.p.committed.input != want {
 			t.Errorf("committed up to %d, want %d", r.p.committed.input, want)
 		}
+	}
+}
+
+// E2: a checkpoint that fails ends the run and tells every partition; nothing is written behind it, by nobody.
+func TestFailedCheckpointIsTheLast(t *testing.T) {
+	t.Parallel()
+	r, rig, s := changelog(t, nil)
+	s.answer("ProduceRequest", sarama.NewMockProduceResponse(t).SetVersion(7).SetError("table", 0, sarama.ErrInvalidRecord))
+	r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
+	r.partitions, r.kicked = map[int32]*partition[tick, tally]{0: rig.p}, make(chan struct{}, 1)
+	gen := &session[tick, tally]{
+		partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{}), recovered: true, lease: s.now, probed: s.now,
+	}
+	var failed error
+	r.cancel = func(err error) { failed = err }
+	stop := sync.OnceFunc(func() { close(gen.stop) })
+	r.config.CommitInterval, r.config.Checkpointed = time.Hour, func(Checkpointed) { stop() }
+	rig.deliver(3, "b 2000")
+	r.kick()
+	r.checkpoints(t.Context(), gen)
+	if !errors.Is(failed, sarama.ErrInvalidRecord) || !errors.Is(rig.p.failed, sarama.ErrInvalidRecord) {
+		t.Fatalf("the run ends with %v, the partition with %v", failed, rig.p.failed)
+	}
+	rig.p.pending = rig.p.room // nothing will make room
+	if err := rig.p.wait(); !errors.Is(err, sarama.ErrInvalidRecord) {
+		t.Errorf("who waits is told %v", err)
+	}
+	gen.stop, r.current = make(chan struct{}), gen
+	before := s.requests("ProduceRequest")
+	if err := r.finish(nil); !errors.Is(err, sarama.ErrInvalidRecord) || s.requests("ProduceRequest") != before {
+		t.Errorf("the last checkpoint: %v, %d writes behind the one that failed", err, s.requests("ProduceRequest")-before)
 	}
 }

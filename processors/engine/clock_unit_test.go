@@ -9,6 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/processors/window"
 )
 
@@ -275,6 +276,7 @@ func TestSkew(t *testing.T) {
 		{"without a stamp, beyond", 24 * time.Hour, now + day + 1, 0, true},
 		{"no limit", -1, now + 1000*day, now, false},
 		{"limit of 0, on time", time.Duration(0), now, now, false},
+		{"limit of 0, ahead", time.Duration(0), now + 1, now, true},
 	} {
 		r := newRig(t)
 		r.begin(fresh())
@@ -362,6 +364,110 @@ func TestInputThatCannotBeReadIsNotIdle(t *testing.T) {
 		}
 		if r.p.tick(r.after(start + 90*time.Minute + 1)); r.p.hands.watermark == before {
 			t.Errorf("idle before %v: it stands for ever", idle)
+		}
+	}
+}
+
+// A silent input of which records are known that do not come is looked into, once a second: not while it is idle or speaks, is read to its end,
+// or nobody knows how far it reaches.
+func TestInputThatIsPuzzling(t *testing.T) {
+	t.Parallel()
+	silent := time.Hour + 1
+	for _, c := range []struct {
+		name  string
+		claim sarama.ConsumerGroupClaim
+		after time.Duration
+		idle  bool
+		since time.Duration // the last look; 0: never
+		yes   bool
+	}{
+		{"silent", &fakeClaim{end: 3}, silent, false, 0, true},
+		{"not for long enough", &fakeClaim{end: 3}, time.Hour, false, 0, false},
+		{"one record is left", &fakeClaim{end: 2}, silent, false, 0, true},
+		{"read to its end", &fakeClaim{end: 1}, silent, false, 0, false},
+		{"no claim", nil, silent, false, 0, false},
+		{"idle", &fakeClaim{end: 3}, silent, true, 0, false},
+		{"looked into just now", &fakeClaim{end: 3}, silent, false, lookEvery - 1, false},
+		{"looked into a second ago", &fakeClaim{end: 3}, silent, false, lookEvery, true},
+	} {
+		r := newRig(t)
+		r.begin(fresh())
+		r.deliver(0, "a 1000")
+		r.p.claim, r.p.hands.idle = c.claim, c.idle
+		if c.since > 0 {
+			r.p.looked = r.after(c.after - c.since)
+		}
+		from, end, yes := r.p.puzzling(r.after(c.after))
+		if yes != c.yes || yes && (from != 1 || end != c.claim.HighWaterMarkOffset() || !r.p.looked.Equal(r.after(c.after))) {
+			t.Errorf("%s: puzzling %v from %d to %d", c.name, yes, from, end)
+		}
+	}
+}
+
+// What no consumer gets to see is passed over at the end of a silent input, where it was found and nowhere else; what cannot be read is looked
+// into again.
+func TestSilentInputIsLookedInto(t *testing.T) {
+	t.Parallel()
+	marker := &sarama.FetchResponse{Version: 7}
+	marker.AddRecordBatch("in", 0, nil, sarama.StringEncoder("committed"), 1, 9, true)
+	marker.GetBlock("in", 0).RecordsSet[0].RecordBatch.Control = true
+	refused := &sarama.FetchResponse{Version: 7}
+	refused.AddError("in", 0, sarama.ErrNotLeaderForPartition)
+	for name, c := range map[string]struct {
+		answer *sarama.FetchResponse
+		behind int64
+	}{"a marker": {marker, 0}, "a leader that has moved": {refused, 1}} {
+		r, rig, s := changelog(t, nil)
+		rig.begin(fresh())
+		rig.deliver(0, "a 1000")
+		rig.p.claim = &fakeClaim{end: 2}
+		s.answer("FetchRequest", sarama.NewMockWrapper(c.answer))
+		gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}}
+		r.look(gen, rig.after(time.Hour+1))
+		if got := rig.p.behind(); got != c.behind || rig.p.readToEnd() != (c.behind == 0) {
+			t.Errorf("%s: %d records are left", name, got)
+		}
+		rig.p.claim = &fakeClaim{end: 4}
+		if rig.deliver(2, "a 2000"); rig.p.behind() != 1 {
+			t.Errorf("%s: behind it %d records are left, want 1", name, rig.p.behind())
+		}
+	}
+}
+
+// The first record of a source counts that comes through the loop.
+func TestFirstRecordThroughTheLoop(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.count = 2
+	r.begin(fresh())
+	for offset := range int64(3) {
+		r.loop(offset, []byte(keyOf(0, 2)+" 1000"), source{1, offset}.header())
+	}
+	if got := r.p.outcomes; got.counted != 3 || got.fenced != 0 {
+		t.Errorf("outcomes %+v of three events", got)
+	}
+}
+
+// The first partition's announcements are heard by the others.
+func TestAnnouncementOfTheFirstPartition(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	p := newPartition[tick, tally](1, 2, &r.config, &r.topics, tickTopology{&r.settled}, r.p.metrics, func() {})
+	p.begin(fresh())
+	p.observe(9000)
+	m := &sarama.ConsumerMessage{Topic: "loop", Headers: []*sarama.RecordHeader{announcement{partition: 0, watermark: 5000}.header()}}
+	if err := p.process(&frame{records: []*sarama.ConsumerMessage{m}}, true); err != nil || p.hands.watermark != 5000 {
+		t.Errorf("watermark %d, error %v, want the first partition's 5000", p.hands.watermark, err)
+	}
+}
+
+// A late event's letter says whether its windows are closed or there were never any.
+func TestLateDetail(t *testing.T) {
+	t.Parallel()
+	for watermark, want := range map[int64]string{codecs.NoTime: "no window holds it", 1000: "the watermark is at 1970-01-01T00:00:01"} {
+		if got := lateDetail(0, watermark); !strings.Contains(got, want) {
+			t.Errorf("watermark %d: %s", watermark, got)
 		}
 	}
 }

@@ -83,6 +83,28 @@ func TestHealingThatIsImpossible(t *testing.T) {
 	}
 }
 
+// A stretch that the log does not reach to, as when its end was told by a leader that is none any more, is passed over at once; where a log
+// begins is not guessed.
+func TestHealingBehindTheLog(t *testing.T) {
+	t.Parallel()
+	gone, refused := &sarama.FetchResponse{Version: 7}, &sarama.FetchResponse{Version: 7}
+	gone.AddError("table", 0, sarama.ErrOffsetOutOfRange)
+	refused.AddError("table", 0, sarama.ErrTopicAuthorizationFailed)
+	for oldest, known := range map[int64]bool{0: true, 3: true, 2: false} {
+		r, rig, s := changelog(t, nil)
+		s.answer("FetchRequest", sarama.NewMockSequence(gone, refused))
+		bounds := sarama.NewMockWrapper(&sarama.OffsetResponse{
+			Version: 6, Blocks: map[string]map[int32]*sarama.OffsetResponseBlock{"table": {0: {Err: sarama.ErrTopicAuthorizationFailed}}},
+		})
+		if s.answer("OffsetRequest", bounds); known {
+			s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetOldest, oldest))
+		}
+		if err := r.heal(t.Context(), rig.p, hole{3, 6}); (err == nil) != known || s.requests("FetchRequest") != 1 {
+			t.Errorf("a log from %d on: %v after %d fetches", oldest, err, s.requests("FetchRequest"))
+		}
+	}
+}
+
 // E7: for one session time-out after a takeover the end of the own changelog is looked at now and then: what others append is written over,
 // what this run appended is not.
 func TestProbeOfTheOwnChangelog(t *testing.T) {
@@ -101,7 +123,7 @@ func TestProbeOfTheOwnChangelog(t *testing.T) {
 		"later":             {predecessor + 1, 10 * time.Second, 9 * time.Second, 0},
 		"long after":        {predecessor + 1, 20 * time.Second, 10 * time.Second, 2},
 	} {
-		r, rig, s := changelog(t, map[int64]string{3: "a", 4: "b"})
+		r, rig, s := changelog(t, map[int64]string{2: "c", 3: "a", 4: "b"}) // the first is known
 		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetNewest, 5).SetOffset("out", 0, sarama.OffsetNewest, 0))
 		r.outbox.producer.id, rig.p.table = c.own, 2
 		now := s.now.Add(c.after)
@@ -111,6 +133,9 @@ func TestProbeOfTheOwnChangelog(t *testing.T) {
 		}
 		if got := len(rig.p.dirty); got != c.want {
 			t.Errorf("%s: %d keys are written again, want %d", name, got, c.want)
+		}
+		if known := rig.p.table; c.want > 0 && known != 4 {
+			t.Errorf("%s: the changelog is known up to %d, want 4", name, known)
 		}
 		rig.p.dirty = nil
 		if err := r.probe(t.Context(), gen, now.Add(time.Hour)); err != nil || c.want > 0 && len(rig.p.dirty) > 0 {
@@ -381,6 +406,9 @@ func TestLastCheckpointWritesOverWhatItFinds(t *testing.T) {
 	if rig.p.unwritten() || rig.p.committed.input != 4 || s.requests("OffsetCommitRequest") != 1 {
 		t.Errorf("unwritten %v, committed up to %d", rig.p.unwritten(), rig.p.committed.input)
 	}
+	if at := rig.p.committed; at.out != 2 || at.writer != r.outbox.producer.id+1 {
+		t.Errorf("committed is that the output was looked into up to %d by %d", at.out, at.writer)
+	}
 }
 
 // A leader that was just elected does not tell the end of its log yet: it is asked again. The run ended once.
@@ -430,6 +458,60 @@ func TestForeignRecordsThatCannotBeRead(t *testing.T) {
 	gen := &session[tick, tally]{partitions: []*partition[tick, tally]{rig.p}, guarded: s.now.Add(time.Second)}
 	if err := r.probe(t.Context(), gen, s.now); !errors.Is(err, sarama.ErrTopicAuthorizationFailed) {
 		t.Errorf("found by a look behind the own records: %v", err)
+	}
+	refused = &sarama.FetchResponse{Version: 7}
+	refused.AddError("out", 0, sarama.ErrInvalidTopic)
+	s.answer("FetchRequest", sarama.NewMockWrapper(refused))
+	s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("table", 0, sarama.OffsetNewest, 20).SetOffset("out", 0, sarama.OffsetNewest, 9))
+	gen.probed = s.now.Add(-time.Hour)
+	if err := r.probe(t.Context(), gen, s.now); !errors.Is(err, sarama.ErrInvalidTopic) {
+		t.Errorf("results found by a look behind the own ones: %v", err)
+	}
+}
+
+// Where records begin that a writer may have compared with is asked of the broker by time, a session time-out before the writer began.
+func TestWrittenSince(t *testing.T) {
+	t.Parallel()
+	r, _, s := changelog(t, nil)
+	since := time.UnixMilli(1e12)
+	for offset, want := range map[int64]int64{-1: 10, 0: 0, 5: 5, 10: 10, 12: 10} {
+		at := since.Add(-r.config.SessionTimeout).UnixMilli()
+		s.answer("OffsetRequest", sarama.NewMockOffsetResponse(t).SetOffset("out", 0, at, offset))
+		if got, err := r.writtenSince(t.Context(), topicPartition{"out", 0}, since, 10); got != want || err != nil {
+			t.Errorf("the broker says %d: from %d, %v, want %d", offset, got, err, want)
+		}
+	}
+	for _, none := range []time.Time{{}, time.Unix(0, 0)} {
+		if got, err := r.writtenSince(t.Context(), topicPartition{"out", 0}, none, 10); got != 10 || err != nil {
+			t.Errorf("who does not tell when: from %d, %v", got, err)
+		}
+	}
+}
+
+// The one whom a partition was taken over from is suspected of what comes behind that, from its first record on.
+func TestForeignResultsOfAnHeirThatLives(t *testing.T) {
+	t.Parallel()
+	log := &sarama.FetchResponse{Version: 7}
+	for offset := range int64(3) {
+		log.AddRecordBatch("out", 0, sarama.StringEncoder(string(rune('a'+offset))), nil, 11+offset, predecessor, false)
+	}
+	r, rig, s := changelog(t, nil)
+	s.answer("FetchRequest", sarama.NewMockWrapper(log))
+	rig.p.appends(position{writer: predecessor + 1}, 12, 1)
+	words, _, err := r.foreign(t.Context(), rig.p, hole{11, 14})
+	if keys := slices.Sorted(maps.Keys(words)); err != nil || !slices.Equal(keys, []string{"b", "c"}) {
+		t.Errorf("suspected are %q, %v, want those at 12 and 13", keys, err)
+	}
+}
+
+// A batch's records have the offsets that they tell.
+func TestOffsetsOfABatch(t *testing.T) {
+	t.Parallel()
+	b := fetched{&sarama.RecordBatch{FirstOffset: 10, Records: []*sarama.Record{{}, {OffsetDelta: 1}, {OffsetDelta: 4}}}, true} // compacted
+	var got []int64
+	each(b, func(_ *sarama.Record, offset int64) { got = append(got, offset) })
+	if !slices.Equal(got, []int64{10, 11, 14}) {
+		t.Errorf("offsets %v", got)
 	}
 }
 

@@ -73,6 +73,7 @@ func (tickTopology) Idle(*tally) bool                    { return true }
 func (tickTopology) Append(dst []byte, s *tally) []byte  { return binary.AppendVarint(dst, s.n) }
 func (tickTopology) Parse(s *tally, data []byte, _ int64) error {
 	s.n, _ = binary.Varint(data)
+	s.told = true // as with windows: only Touch has told again what may have been
 	return nil
 }
 

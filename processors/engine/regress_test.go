@@ -223,12 +223,18 @@ func TestGenerationsLoopWithinOneConsume(t *testing.T) {
 // fakeGroup is a consumer group whose generations end at once.
 type fakeGroup struct {
 	sarama.ConsumerGroup
-	n    int
-	then func(n int) error
+	n       int
+	then    func(n int) error
+	handled func(h sarama.ConsumerGroupHandler)
 }
 
-func (f *fakeGroup) Consume(context.Context, []string, sarama.ConsumerGroupHandler) error {
-	f.n++
+func (f *fakeGroup) Consume(_ context.Context, _ []string, h sarama.ConsumerGroupHandler) error {
+	if f.n++; f.n > 100 {
+		return errors.New("it goes on for ever")
+	}
+	if f.handled != nil {
+		f.handled(h)
+	}
 	return f.then(f.n)
 }
 
@@ -473,3 +479,76 @@ type listener struct {
 }
 
 func (l listener) trouble(partition int32) { l.told <- partition }
+
+// stages notes what a generation comes to.
+type stages struct {
+	sarama.ConsumerGroupHandler
+	sarama.ConsumerGroupSession
+	over                 bool
+	refusal, setup, stop error
+	seen                 []string
+}
+
+func (s *stages) Context() context.Context {
+	if !s.over {
+		return context.Background()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+func (s *stages) trouble(int32) {}
+
+func (s *stages) claim(sarama.ConsumerGroupClaim) {}
+
+func (s *stages) begin(sarama.ConsumerGroupSession) error {
+	s.seen = append(s.seen, "begin")
+	return s.refusal
+}
+
+func (s *stages) Setup(sarama.ConsumerGroupSession) error {
+	s.seen = append(s.seen, "recover")
+	return s.setup
+}
+
+func (s *stages) ready(sarama.ConsumerGroupSession) { s.seen = append(s.seen, "ready") }
+
+func (s *stages) Cleanup(sarama.ConsumerGroupSession) error { return s.stop }
+func (s *stages) finish(sarama.ConsumerGroupSession) error {
+	s.seen = append(s.seen, "finish")
+	return nil
+}
+
+// E6: a generation that is refused recovers nothing, and one that has not recovered, or is over by then, folds and writes nothing. What goka
+// fails with when its partitions stop ends the run, and what is folded is written all the same.
+func TestStagesOfAGeneration(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		s    stages
+		seen []string
+		err  error
+	}{
+		"good":          {stages{}, []string{"begin", "recover", "ready"}, nil},
+		"refused":       {stages{refusal: broken}, []string{"begin"}, broken},
+		"not recovered": {stages{setup: broken}, []string{"begin", "recover"}, broken},
+		"over by then":  {stages{over: true}, []string{"begin", "recover"}, nil},
+	} {
+		h := &handler{ConsumerGroupHandler: &c.s, group: &group{sessions: &c.s}}
+		if err := h.Setup(&c.s); !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || !slices.Equal(c.s.seen, c.seen) {
+			t.Errorf("%s: %v with %v", name, c.s.seen, err)
+		}
+	}
+	s := &stages{over: true, stop: broken}
+	h := &handler{ConsumerGroupHandler: s, group: &group{sessions: s}}
+	if err := h.Cleanup(s); !errors.Is(err, broken) || !errors.Is(h.err, broken) || !slices.Equal(s.seen, []string{"finish"}) {
+		t.Errorf("cleaned up with %v, told is %v, after %v", err, h.err, s.seen)
+	}
+	f := &fakeGroup{
+		then:    func(int) error { return nil },
+		handled: func(h sarama.ConsumerGroupHandler) { _ = h.Cleanup(s) }, // as sarama, which only logs what it returns
+	}
+	if err := (&group{ConsumerGroup: f, sessions: s}).Consume(t.Context(), []string{"in"}, s); !errors.Is(err, broken) {
+		t.Errorf("consumed with %v", err)
+	}
+}

@@ -69,7 +69,11 @@ func (s *scripted) requests(kind string) (n int) {
 
 func (s *scripted) outbox(maxBatch int) *outbox {
 	s.Helper()
-	o, err := newOutbox(s.client, time.Minute, maxBatch, slog.New(slog.DiscardHandler), func() time.Time { return s.now })
+	asked := time.Duration(0) // a write that is repeated for ever ends after ten times
+	o, err := newOutbox(s.client, time.Minute, maxBatch, slog.New(slog.DiscardHandler), func() time.Time {
+		asked++
+		return s.now.Add(asked * 6 * time.Second)
+	})
 	if err != nil {
 		s.Fatal(err)
 	}

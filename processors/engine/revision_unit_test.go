@@ -11,6 +11,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"klgstream.dev/codecs"
 	"klgstream.dev/processors/window"
 )
 
@@ -189,5 +190,29 @@ func TestRevisionsOnlyGrowWhateverCrashes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// E4: what closed a key's windows is in its record: after a crash they stay closed, though the partition's watermark comes from further back, at
+// which another key's are open.
+func TestPurgedWatermarkIsInTheRecord(t *testing.T) {
+	t.Parallel()
+	l := &life{T: t, topology: newWindows(t, "tumbling:1s"), table: map[string][]byte{}, published: map[string][2]int64{}}
+	l.config = Config{
+		Brokers: []string{"nowhere:1"}, Now: func() time.Time { return time.UnixMilli(1e12) }, Logger: slog.New(slog.DiscardHandler),
+		MaxFutureSkew: -1, Idle: IdleHold, IdleTimeout: time.Hour,
+	}.withDefaults()
+	log := []string{"a 1000", "z 9000", "a 1100", "b 1100"}
+	l.begin(position{clock: clock{watermark: math.MinInt64}})
+	l.deliver(log, 0, 2)
+	l.checkpoint(true, false) // crash
+	var env codecs.Envelope
+	if err := env.Parse(l.table["a"]); err != nil || env.Purged != 8999 {
+		t.Errorf("a's record is purged to %d, %v, want 8999", env.Purged, err)
+	}
+	l.begin(position{input: 2, clock: clock{watermark: 1500}})
+	l.deliver(log, 2, 4)
+	if got := l.p.outcomes; got.late != 1 || got.counted != 1 {
+		t.Errorf("outcomes %+v, want a late event of the purged key and one that counts", got)
 	}
 }

@@ -38,6 +38,7 @@ func entryOf(a Aircraft) aircraftEntry {
 }
 
 type aircraftListInput struct {
+	Exact  string `query:"registration_number" maxLength:"32" doc:"Registration number, exactly"`
 	Prefix string `query:"registration_number.prefix" maxLength:"32" doc:"Beginning of the registration number"`
 	Type   string `query:"aircraft_type" maxLength:"64" doc:"Aircraft type, exactly"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Entries of the page"`
@@ -68,7 +69,13 @@ type aircraftInput struct {
 	ID string `path:"registration_number" minLength:"1" maxLength:"32" doc:"Registration number" example:"N14228"`
 }
 
+type aircraftFindInput struct {
+	ID          string `path:"registration_number" minLength:"1" maxLength:"32" doc:"Registration number" example:"N14228"`
+	IfNoneMatch string `header:"If-None-Match" doc:"ETag of the entry the client has"`
+}
+
 type aircraftOutput struct {
+	Status       int
 	ETag         string `header:"ETag"`
 	CacheControl string `header:"Cache-Control"`
 	Age          string `header:"Age" doc:"Seconds since the registry's state was seen to be the newest"`
@@ -84,10 +91,10 @@ type aircraftCreateInput struct {
 
 type aircraftUpdateInput struct {
 	ID      string `path:"registration_number" minLength:"1" maxLength:"32" doc:"Registration number" example:"N14228"`
-	IfMatch string `header:"If-Match" doc:"ETag of the entry the change is based on; or say revision in the body"`
+	IfMatch string `header:"If-Match" doc:"ETag of the entry the change is based on, several of them, or * for any; or say revision in the body"`
 	Body    struct {
 		Type     string `json:"aircraft_type" maxLength:"64" doc:"New type of the aircraft"`
-		Revision int64  `json:"revision,omitempty" minimum:"1" nullable:"true" doc:"Revision the change is based on; or send If-Match"`
+		Revision int64  `json:"revision,omitempty" minimum:"1" maximum:"9007199254740991" nullable:"true" doc:"Revision the change is based on; or send If-Match"`
 	}
 }
 
@@ -130,21 +137,23 @@ func (a *API) routeAircraft(api huma.API) {
 		}
 	}
 	huma.Register(api, huma.Operation{
-		OperationID: "list-aircraft", Method: http.MethodGet, Path: aircraftPath, Tags: tags, Errors: errs(),
+		OperationID: "list-aircraft", Method: http.MethodGet, Path: aircraftPath, Tags: tags, Errors: errs(), RejectUnknownQueryParameters: true,
 		Summary: "List aircraft", Description: "The registry's entries, by registration number.",
 	}, a.listAircraft)
 	huma.Register(api, huma.Operation{
 		OperationID: "get-aircraft", Method: http.MethodGet, Path: aircraftPath + "/{registration_number}", Tags: tags, Errors: errs(404),
-		Summary: "One aircraft",
+		Summary: "One aircraft", Responses: map[string]*huma.Response{
+			"200": {Description: "The entry", Content: jsonContent(api, aircraftEntry{})}, "304": {Description: "The entry is the one the client has"},
+		},
 	}, a.findAircraft)
 	huma.Register(api, huma.Operation{
-		OperationID: "create-aircraft", Method: http.MethodPost, Path: aircraftPath, Tags: tags, Errors: errs(400, 409, 413), DefaultStatus: http.StatusCreated,
+		OperationID: "create-aircraft", Method: http.MethodPost, Path: aircraftPath, Tags: tags, Errors: errs(400, 409, 413, 415), DefaultStatus: http.StatusCreated,
 		Summary: "Create an aircraft", Responses: changed("201", "Created"),
 		Description: "Publishes a created event and answers 201 when the registry has taken it. Of two requests for one registration the first in the log wins, the other gets 409. " +
 			"If the registry takes longer than " + plain(a.limits.DecideTimeout) + " the answer is 202 with a link to the outcome.",
 	}, a.createAircraft)
 	huma.Register(api, huma.Operation{
-		OperationID: "update-aircraft", Method: http.MethodPut, Path: aircraftPath + "/{registration_number}", Tags: tags, Errors: errs(400, 404, 412, 413, 428), DefaultStatus: http.StatusOK,
+		OperationID: "update-aircraft", Method: http.MethodPut, Path: aircraftPath + "/{registration_number}", Tags: tags, Errors: errs(400, 404, 412, 413, 415, 428), DefaultStatus: http.StatusOK,
 		Summary: "Change an aircraft", Responses: changed("200", "Changed"),
 		Description: "Publishes an updated event if the entry still has the revision the client knows, else answers 412.",
 	}, a.updateAircraft)
@@ -166,7 +175,7 @@ func (a *API) listAircraft(ctx context.Context, in *aircraftListInput) (*aircraf
 		return nil, unavailable("this process has no aircraft registry")
 	}
 	asOf := a.cfg.Registry.AsOf()
-	page, more, err := a.cfg.Registry.List(ctx, AircraftQuery{Prefix: canonical(in.Prefix), Type: in.Type, After: in.Cursor, Limit: in.Limit})
+	page, more, err := a.cfg.Registry.List(ctx, AircraftQuery{Exact: canonical(in.Exact), Prefix: canonical(in.Prefix), Type: in.Type, After: in.Cursor, Limit: in.Limit})
 	if err != nil {
 		return nil, a.registryProblem(ctx, "list aircraft", err)
 	}
@@ -181,7 +190,7 @@ func (a *API) listAircraft(ctx context.Context, in *aircraftListInput) (*aircraf
 	return out, nil
 }
 
-func (a *API) findAircraft(ctx context.Context, in *aircraftInput) (*aircraftOutput, error) {
+func (a *API) findAircraft(ctx context.Context, in *aircraftFindInput) (*aircraftOutput, error) {
 	if a.cfg.Registry == nil {
 		return nil, unavailable("this process has no aircraft registry")
 	}
@@ -190,7 +199,11 @@ func (a *API) findAircraft(ctx context.Context, in *aircraftInput) (*aircraftOut
 	if err != nil {
 		return nil, a.registryProblem(ctx, "find aircraft", err)
 	}
-	return &aircraftOutput{ETag: revisionTag(entry.Revision), CacheControl: "no-store", Age: a.age(asOf), Body: entryOf(entry)}, nil
+	out := &aircraftOutput{Status: http.StatusOK, ETag: revisionTag(entry.Revision), CacheControl: "no-cache", Age: a.age(asOf), Body: entryOf(entry)}
+	if matches(in.IfNoneMatch, out.ETag) {
+		out.Status = http.StatusNotModified
+	}
+	return out, nil
 }
 
 func (a *API) createAircraft(ctx context.Context, in *aircraftCreateInput) (*aircraftChanged, error) {
@@ -204,7 +217,7 @@ func (a *API) createAircraft(ctx context.Context, in *aircraftCreateInput) (*air
 	if p := unacceptable(d); p != nil {
 		return nil, p
 	}
-	decided, cancel := context.WithTimeout(ctx, a.limits.DecideTimeout)
+	decided, cancel := a.decide(ctx)
 	defer cancel()
 	entry, err := a.cfg.Registry.Create(decided, d)
 	return a.changed(ctx, http.StatusCreated, d, entry, err)
@@ -233,31 +246,54 @@ func (a *API) updateAircraft(ctx context.Context, in *aircraftUpdateInput) (*air
 	if a.cfg.Registry == nil {
 		return nil, unavailable("this process has no aircraft registry")
 	}
-	revision := in.Body.Revision
-	if in.IfMatch != "" {
-		tagged, err := strconv.ParseInt(strings.Trim(in.IfMatch, `"`), 10, 64)
-		if err != nil || revision != 0 && revision != tagged {
-			return nil, problem(http.StatusPreconditionFailed, "If-Match is not the entry's ETag", fault("header.If-Match", "must be the ETag of the entry", in.IfMatch))
-		}
-		revision = tagged
-	}
-	if revision == 0 {
-		return nil, problem(http.StatusPreconditionRequired, "say which revision the change is based on: send If-Match with the entry's ETag, or revision")
+	revision, err := a.basedOn(ctx, in)
+	if err != nil {
+		return nil, err
 	}
 	d := Draft{Registration: canonical(in.ID), Type: strings.TrimSpace(in.Body.Type), RequestID: rand.Text()}
 	if p := unacceptable(d); p != nil {
 		return nil, p
 	}
-	decided, cancel := context.WithTimeout(ctx, a.limits.DecideTimeout)
+	decided, cancel := a.decide(ctx)
 	defer cancel()
 	entry, err := a.cfg.Registry.Update(decided, revision, d)
 	return a.changed(ctx, http.StatusOK, d, entry, err)
 }
 
+// basedOn is the revision that a change is based on.
+func (a *API) basedOn(ctx context.Context, in *aircraftUpdateInput) (int64, error) {
+	said := in.Body.Revision
+	if in.IfMatch == "" {
+		if said == 0 {
+			return 0, problem(http.StatusPreconditionRequired, "say which revision the change is based on: send If-Match with the entry's ETag, or revision")
+		}
+		return said, nil
+	}
+	if n, err := strconv.ParseInt(strings.Trim(in.IfMatch, `"`), 10, 64); err == nil && (said == 0 || said == n) {
+		return n, nil // whether it still has that one, the registry decides
+	}
+	entry, err := a.cfg.Registry.Find(ctx, canonical(in.ID))
+	if err != nil {
+		return 0, a.registryProblem(ctx, "find aircraft", err)
+	}
+	for tag := range strings.SplitSeq(in.IfMatch, ",") {
+		if tag = strings.TrimSpace(tag); (tag == "*" || tag == revisionTag(entry.Revision)) && (said == 0 || said == entry.Revision) {
+			return entry.Revision, nil
+		}
+	}
+	return 0, problem(http.StatusPreconditionFailed, "If-Match is not the entry's ETag", fault("header.If-Match", "must be the ETag of the entry", in.IfMatch))
+}
+
+// decide bounds how long a decision is waited for. That the client leaves, or has only closed its half, does not end it: what it asked
+// for may be in the log already.
+func (a *API) decide(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), a.limits.DecideTimeout)
+}
+
 // changed answers for what the registry said to a change.
 func (a *API) changed(ctx context.Context, status int, d Draft, entry Aircraft, err error) (*aircraftChanged, error) {
 	entryURL := aircraftPath + "/" + url.PathEscape(d.Registration)
-	if errors.Is(err, ErrPending) && ctx.Err() == nil {
+	if errors.Is(err, ErrPending) {
 		statusURL := entryURL + "/requests/" + d.RequestID
 		return &aircraftChanged{
 			Status: http.StatusAccepted, Location: statusURL, RetryAfter: "1",

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type fakeRegistry struct {
 	done  map[string]Outcome
 	slow  bool
 	fail  error
+	heeds bool // the end of a request
 	age   time.Duration
 }
 
@@ -34,7 +36,7 @@ func (f *fakeRegistry) List(_ context.Context, q AircraftQuery) (page []Aircraft
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.known {
-		if strings.HasPrefix(a.Registration, q.Prefix) && a.Registration > q.After && (q.Type == "" || q.Type == a.Type) {
+		if (q.Exact == "" || q.Exact == a.Registration) && strings.HasPrefix(a.Registration, q.Prefix) && a.Registration > q.After && (q.Type == "" || q.Type == a.Type) {
 			page = append(page, a)
 		}
 	}
@@ -83,6 +85,9 @@ func (f *fakeRegistry) change(ctx context.Context, d Draft, decide func(Aircraft
 	if slow {
 		<-ctx.Done()
 		return Aircraft{}, ErrPending
+	}
+	if f.heeds && ctx.Err() != nil {
+		return Aircraft{}, ctx.Err()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -158,6 +163,54 @@ func TestAircraftThatIsNoEvent(t *testing.T) {
 	want(t, r.do("PUT", url, `{"revision":1,"aircraft_type":"`+strings.Repeat("Ö", 33)+`"}`), http.StatusUnprocessableEntity)
 	if len(registry.known) != 1 {
 		t.Errorf("known are %v", registry.known)
+	}
+}
+
+// TestFindAircraftAgain: who has the entry is told so.
+func TestFindAircraftAgain(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	want(t, r.do("POST", aircraftPath, `{"registration_number":"N1"}`), http.StatusCreated)
+	for tags, status := range map[string]int{`"1"`: 304, `W/"1"`: 304, `"7", "1"`: 304, "*": 304, `"2"`: 200, "1": 200, "": 200} {
+		w := r.do("GET", aircraftPath+"/N1", "", "If-None-Match", tags)
+		if want(t, w, status); (w.Body.Len() == 0) != (status == 304) || w.Header().Get("ETag") != `"1"` {
+			t.Errorf("If-None-Match %s: %v %q", tags, w.Header(), w.Body)
+		}
+	}
+}
+
+// TestChangesOutliveTheirClient: that a client is gone, or has only closed its half, is no word about the registry.
+func TestChangesOutliveTheirClient(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	send := func(method, target, body string) *httptest.ResponseRecorder {
+		req := httptest.NewRequestWithContext(gone, method, "http://localhost:8080"+target, strings.NewReader(body))
+		req.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		r.api.ServeHTTP(w, req)
+		return w
+	}
+	registry.heeds = true
+	want(t, send("POST", aircraftPath, `{"registration_number":"N1"}`), http.StatusCreated)
+	want(t, send("PUT", aircraftPath+"/N1", `{"aircraft_type":"A320","revision":1}`), http.StatusOK)
+	want(t, send("GET", "/api/v1/streaming/health", ""), http.StatusOK)
+}
+
+// TestEchoIsBrief: a fault gives the value back, but not all of a body.
+func TestEchoIsBrief(t *testing.T) {
+	t.Parallel()
+	var registry *fakeRegistry
+	r := newRig(t, withRegistry(&registry))
+	long := strings.Repeat("x", 100_000)
+	for _, body := range []string{`{"registration_number":"` + long, `{"registration_number":"N1","more":"` + long + `"}`, `{"registration_number":"` + long + `"}`, `{"registration_number":["` + long + `"]}`} {
+		w := r.do("POST", aircraftPath, body)
+		if faults, _ := want(t, w, w.Code)["errors"].([]any); w.Code < 400 || w.Code > 422 || len(faults) == 0 || w.Body.Len() > 1000 {
+			t.Errorf("%.60s… is answered %d with %d bytes: %.300s", body, w.Code, w.Body.Len(), w.Body)
+		}
 	}
 }
 
@@ -260,6 +313,25 @@ func TestUpdateAircraft(t *testing.T) {
 		t.Errorf("answer is %v", body)
 	}
 	want(t, r.do("PUT", url, `{"aircraft_type":"A320","revision":2}`), http.StatusOK)
+	for _, c := range []struct {
+		tags, body string
+		status     int
+	}{ // it has revision 3
+		{`W/"3"`, `{"aircraft_type":"A"}`, 412},
+		{`"3"`, `{"aircraft_type":"A","revision":2}`, 412},
+		{`*`, `{"aircraft_type":"A","revision":2}`, 412},
+		{`"1", "2"`, `{"aircraft_type":"A"}`, 412},
+		{`"1", "3"`, `{"aircraft_type":"A"}`, 200},
+		{`*`, `{"aircraft_type":"A"}`, 200},
+		{`*`, `{"aircraft_type":"A","revision":5}`, 200},
+		{``, `{"aircraft_type":"A","revision":99999999999999999999}`, 422},
+	} {
+		w := r.do("PUT", url, c.body, "If-Match", c.tags)
+		if want(t, w, c.status); strings.Contains(w.Body.String(), "Go struct") {
+			t.Errorf("the answer is for who knows the code: %s", w.Body)
+		}
+	}
+	want(t, r.do("PUT", aircraftPath+"/N2", `{"aircraft_type":"A"}`, "If-Match", "*"), http.StatusNotFound)
 	want(t, r.do("PUT", url, `{"aircraft_type":"A320","revision":2}`), http.StatusPreconditionFailed)
 	want(t, r.do("PUT", aircraftPath+"/N2", `{"aircraft_type":"A320","revision":2}`), http.StatusNotFound)
 }
@@ -279,6 +351,11 @@ func TestListAircraft(t *testing.T) {
 	if list, _ := body["aircraft"].([]any); len(list) != 1 || body["next"] != nil {
 		t.Errorf("second page is %v", body)
 	}
+	body = want(t, r.do("GET", aircraftPath+"?registration_number=n2", ""), http.StatusOK)
+	if list, _ := body["aircraft"].([]any); len(list) != 1 {
+		t.Errorf("of one aircraft there is %v", body)
+	}
+	want(t, r.do("GET", aircraftPath+"?registration=n2", ""), http.StatusUnprocessableEntity)
 	want(t, r.do("GET", aircraftPath+"?limit=0", ""), http.StatusUnprocessableEntity)
 	want(t, r.do("GET", aircraftPath+"/nope", ""), http.StatusNotFound)
 	registry.age = 75 * time.Second

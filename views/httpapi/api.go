@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,6 +130,10 @@ func (a *API) admit(x *exchange, r *http.Request) bool {
 	if !a.authorise(x, r) {
 		return false
 	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		writeProblem(x, problem(http.StatusUnsupportedMediaType, "send the body as it is, without Content-Encoding", fault("header.Content-Encoding", "must be identity, or left out", clip(coding, maxEcho))))
+		return false
+	}
 	if wait, ok := a.throttle.allow(x); !ok {
 		writeProblem(x, busy(x, http.StatusTooManyRequests, wait, "too many requests from this client"))
 		return false
@@ -190,6 +195,7 @@ func (a *API) openAPI() huma.Config {
 	cfg.Info.Description = "Aircraft events in, window counts out."
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""
 	cfg.CreateHooks = nil
+	cfg.Transformers = []huma.Transformer{brief}
 	cfg.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}
 	cfg.Tags = []*huma.Tag{
 		{Name: "events", Description: "Sending events"},

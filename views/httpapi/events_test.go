@@ -436,3 +436,15 @@ type blank struct {
 func (b *blank) Header() http.Header         { return b.header }
 func (b *blank) Write(p []byte) (int, error) { return len(p), nil }
 func (b *blank) WriteHeader(status int)      { b.status = status }
+
+// TestCodedBodies: a body that is packed is not taken for one that is not.
+func TestCodedBodies(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for coding, status := range map[string]int{"": 202, "identity": 202, "gzip": 415, "br, identity": 415, "zstd": 415} {
+		body := want(t, r.do("POST", eventsURL, snake, "Content-Encoding", coding), status)
+		if status == 415 && (len(places(body)) != 1 || !strings.HasPrefix(places(body)[0], "header.Content-Encoding: ")) {
+			t.Errorf("%q: %v", coding, body)
+		}
+	}
+}

@@ -70,8 +70,9 @@ func (a *API) pipeline(ctx context.Context) (*pipelineOutput, error) {
 	return &pipelineOutput{CacheControl: "no-store", Body: p}, nil
 }
 
-// health asks all dependencies at once.
+// health asks all dependencies at once. What they are does not depend on whether the client still listens.
 func (a *API) health(ctx context.Context) *healthOutput {
+	ctx = context.WithoutCancel(ctx)
 	h := health{Status: "ok", Version: a.cfg.Version}
 	checks := []Check{{Name: a.cfg.Store.Name(), Probe: a.cfg.Store.Ping}}
 	if a.cfg.Pipeline != nil {

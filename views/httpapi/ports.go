@@ -117,6 +117,7 @@ type Draft struct {
 
 // AircraftQuery selects entries of the registry, in the order of their registrations.
 type AircraftQuery struct {
+	Exact  string // the registration; "" means all
 	Prefix string // of the registration; "" means all
 	Type   string // "" means all
 	After  string // registration to go on behind; "" starts at the beginning

@@ -27,6 +27,29 @@ func fault(location, message string, value any) *huma.ErrorDetail {
 	return &huma.ErrorDetail{Location: location, Message: message, Value: value}
 }
 
+// maxEcho is how many bytes of a faulty value are given back.
+const maxEcho = 200
+
+// brief shortens the values in huma's own problems, which may be the whole body.
+func brief(_ huma.Context, _ string, answer any) (any, error) {
+	p, ok := answer.(*huma.ErrorModel)
+	if !ok {
+		return answer, nil
+	}
+	for _, e := range p.Errors {
+		switch v := e.Value.(type) {
+		case nil, bool, float64, int64:
+		case string:
+			e.Value = clip(v, maxEcho)
+		default:
+			if raw, err := json.Marshal(v); err == nil && len(raw) > maxEcho {
+				e.Value = clip(string(raw), maxEcho)
+			}
+		}
+	}
+	return p, nil
+}
+
 // busy is a problem that goes away by itself.
 func busy(w http.ResponseWriter, status int, after time.Duration, detail string) *huma.ErrorModel {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(after.Round(time.Second)/time.Second))))

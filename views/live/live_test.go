@@ -157,6 +157,10 @@ func TestListAndFind(t *testing.T) {
 		{httpapi.AircraftQuery{Limit: 9, Prefix: "N"}, "N0 N1 N2 N3 N4 N5 N6 N7 N8 false"},
 		{httpapi.AircraftQuery{Limit: 9, Prefix: "N", Type: "B738", After: "N3"}, "N5 N7 false"},
 		{httpapi.AircraftQuery{Limit: 9, Prefix: "Z"}, " false"},
+		{httpapi.AircraftQuery{Limit: 9, Exact: "N4"}, "N4 false"},
+		{httpapi.AircraftQuery{Limit: 9, Exact: "N", Prefix: "N"}, " false"},
+		{httpapi.AircraftQuery{Limit: 9, Exact: "N4", Prefix: "D"}, " false"},
+		{httpapi.AircraftQuery{Limit: 9, Exact: "N4", After: "N4"}, " false"},
 	} {
 		if got := names(tt.q); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.q, got, tt.want)

@@ -37,11 +37,11 @@ func (r *Registry) List(_ context.Context, q httpapi.AircraftQuery) ([]httpapi.A
 	var page []httpapi.Aircraft
 	var more bool
 	var failed error
-	r.table.Ascend(max(q.Prefix, q.After), func(key string, value []byte) bool {
+	r.table.Ascend(max(q.Exact, q.Prefix, q.After), func(key string, value []byte) bool {
 		if key == q.After {
 			return true
 		}
-		if !strings.HasPrefix(key, q.Prefix) {
+		if !strings.HasPrefix(key, q.Prefix) || q.Exact != "" && key != q.Exact {
 			return false
 		}
 		a, err := decode(value)

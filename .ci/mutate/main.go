@@ -142,6 +142,7 @@ func run(dir, files, again, tests string, workers int, verbose bool, longest tim
 func (s *suite) mutants(only *regexp.Regexp) ([]*mutant, error) {
 	list := filepath.Join(s.work, "mutants.json")
 	cmd := exec.Command("go", "run", gremlins, "unleash", "--dry-run", "-s", "-o", list, s.dir)
+	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -run=^$") // it would run all tests first
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("list mutants of %s: %w: %s", s.dir, err, out)
 	}

@@ -202,7 +202,7 @@ func TestAnnouncementsOfStrangers(t *testing.T) {
 	}
 }
 
-// A position may name partitions that there are not: they hold nothing back. Those there are keep what came through the loop.
+// E5: what a position says of sources is read back. It may name partitions that there are not: they hold nothing back.
 func TestClockOfSourcesThatAreNone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -321,7 +321,7 @@ func TestIdleInputOfAnEarlierGeneration(t *testing.T) {
 	}
 }
 
-// Nor do other sources move the watermark past what has come since: the input holds it until it is read, or found idle again.
+// E5: nor do other sources move the watermark past what has come since: the input holds it until it is read, or found idle again.
 func TestIdleInputOfAnEarlierGenerationBesideOthers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

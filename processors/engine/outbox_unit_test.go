@@ -143,6 +143,12 @@ func TestWriteRepeatsWithTheSameSequence(t *testing.T) {
 	if a := acks[topicPartition{"out", 0}]; a.first != 0 || len(acks) != 1 {
 		t.Errorf("acknowledged %+v", acks)
 	}
+	next := map[topicPartition][]*sarama.RecordBatch{{"out", 0}: o.batches(letters(0, "3"), s.now)}
+	for range 2 { // as it is repeated
+		if _, err := o.requests(next); err != nil || next[topicPartition{"out", 0}][0].FirstSequence != 3 {
+			t.Errorf("the next batch has sequence %d, %v, want 3", next[topicPartition{"out", 0}][0].FirstSequence, err)
+		}
+	}
 }
 
 // What a broker refuses for good ends the write, and so does a member that may not write; nothing is sent without permission.

@@ -85,7 +85,7 @@ func TestKeptPartitionThatWasLeftUnwritten(t *testing.T) {
 	}
 }
 
-// E7: an older state of a former owner that lies behind the newer one in the changelog is written over by whoever recovers it, be it that
+// E6, E7: an older state of a former owner that lies behind the newer one in the changelog is written over by whoever recovers it, be it that
 // the partition was its own or a hot standby's copy before: else compaction would keep the older one, and what it lacks were lost.
 func TestStaleStateIsWrittenOverAfterRecovery(t *testing.T) {
 	t.Parallel()

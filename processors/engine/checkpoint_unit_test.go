@@ -369,3 +369,31 @@ func TestFailedCheckpointIsTheLast(t *testing.T) {
 		t.Errorf("the last checkpoint: %v, %d writes behind the one that failed", err, s.requests("ProduceRequest")-before)
 	}
 }
+
+// Of a cut of several shares each one's states are written with the results of the one before, and the position is committed behind the last.
+func TestSharesAreWritten(t *testing.T) {
+	t.Parallel()
+	r, rig, s := changelog(t, nil)
+	commit := sarama.NewMockOffsetCommitResponse(t)
+	s.answer("OffsetCommitRequest", commit)
+	var told []Checkpointed
+	r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
+	r.config.Checkpointed = func(c Checkpointed) { told = append(told, c) }
+	gen := &session[tick, tally]{
+		partitions: []*partition[tick, tally]{rig.p}, lease: s.now, probed: s.now, member: member{generation: 3, id: "m"},
+	}
+	for i, c := range []struct{ keys, writes int }{{1, 4}, {2, 3}, {3, 2}, {4, 2}} {
+		rig.config.ShareKeys = c.keys
+		before, at := s.requests("ProduceRequest"), int64(3+3*i)
+		rig.deliver(at, fmt.Sprintf("a %d", 2000+i), fmt.Sprintf("b %d", 2000+i), fmt.Sprintf("c %d", 2000+i))
+		if err := r.checkpoint(t.Context(), gen); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.requests("ProduceRequest") - before; n != c.writes || rig.p.committed.input != at+3 || rig.p.lives != 0 {
+			t.Errorf("%d keys a share: %d writes, committed up to %d, %d keys are decoded", c.keys, n, rig.p.committed.input, rig.p.lives)
+		}
+		if got := told[i]; !got.Committed || got.Keys != 3 || got.Records != 6 {
+			t.Errorf("%d keys a share: told is %+v", c.keys, got)
+		}
+	}
+}

@@ -354,7 +354,7 @@ func TestKafkaSettingsThatExactnessNeeds(t *testing.T) {
 	}
 }
 
-// E3: while a checkpoint is written share by share, folding goes on and the watermark with it. States are settled no further than
+// E3, E8: while a checkpoint is written share by share, folding goes on and the watermark with it. States are settled no further than
 // the watermark that this checkpoint commits: a restart begins there, tells what closed since then again, and needs
 // all of it. Settled further, hopping windows came out a second time with fewer events, behind their final results.
 func TestSharesAreSettledToTheCommittedWatermark(t *testing.T) {

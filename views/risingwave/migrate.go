@@ -41,20 +41,36 @@ func (f *flavour) steps() ([]step, error) {
 }
 
 // statements splits a script at its semicolons, without comments: RisingWave takes one statement at a time. The program's
-// own scripts have no quoted semicolons.
+// own scripts have no quoted semicolons, except in the bodies of functions between two $$.
 func statements(script string) []string {
-	var text strings.Builder
+	var code strings.Builder
 	for line := range strings.Lines(script) {
-		code, _, _ := strings.Cut(line, "--")
-		text.WriteString(strings.TrimRight(code, " \n") + "\n")
+		text, _, _ := strings.Cut(line, "--")
+		code.WriteString(strings.TrimRight(text, " \n") + "\n")
 	}
 	var list []string
-	for statement := range strings.SplitSeq(text.String(), ";") {
-		if statement = strings.TrimSpace(statement); statement != "" {
-			list = append(list, statement)
+	var statement strings.Builder
+	for i, part := range strings.Split(code.String(), "$$") {
+		if body := i%2 == 1; body {
+			statement.WriteString("$$" + part + "$$")
+			continue
+		}
+		for j, piece := range strings.Split(part, ";") {
+			if j > 0 {
+				list, statement = ended(list, statement.String()), strings.Builder{}
+			}
+			statement.WriteString(piece)
 		}
 	}
-	return list
+	return ended(list, statement.String())
+}
+
+// ended adds a statement to the list, unless there is nothing in it.
+func ended(list []string, statement string) []string {
+	if statement = strings.TrimSpace(statement); statement == "" {
+		return list
+	}
+	return append(list, statement)
 }
 
 // executor is what a migration runs on: a connection, or a transaction of one.

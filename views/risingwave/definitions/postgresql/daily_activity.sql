@@ -7,13 +7,22 @@
 -- key: day
 -- order: day
 -- materialized
-SELECT date_trunc('day', window_start, 'UTC') AS day,
-       CAST(sum(event_count) AS bigint) AS total_events,
-       count(DISTINCT registration_number) AS aircraft
-FROM windows
-WHERE NOT withdrawn
-  AND window_definition = (
-        SELECT min(window_definition) FROM windows
+SELECT day, CAST(sum(total_events) AS bigint) AS total_events, CAST(sum(aircraft) AS bigint) AS aircraft
+FROM (SELECT window_definition, start AS day, total_events, aircraft
+      FROM fleet_totals
+      WHERE span = 'day'
+      UNION ALL
+      SELECT w.window_definition, date_trunc('day', w.window_start, 'UTC'), sum(w.event_count),
+             -- An aircraft with a final window in the day is counted already.
+             count(DISTINCT CASE WHEN coalesce(d.hours, 0) = 0 THEN w.registration_number END)
+      FROM windows AS w
+      LEFT JOIN day_totals AS d ON d.window_definition = w.window_definition AND d.registration_number = w.registration_number
+        AND d.day = date_trunc('day', w.window_start, 'UTC')
+      WHERE NOT w.final AND NOT w.withdrawn
+      GROUP BY 1, 2) AS parts
+WHERE window_definition = (
+        SELECT min(window_definition) FROM definitions
         WHERE window_definition >= 'tumbling:' AND window_definition < 'tumbling;'
-          AND window_end - window_start <= INTERVAL '1 day')
-GROUP BY date_trunc('day', window_start, 'UTC')
+          AND width <= INTERVAL '1 day')
+GROUP BY day
+HAVING sum(aircraft) > 0

@@ -24,11 +24,16 @@ type pipeline struct {
 	replay   atomic.Pointer[func() httpapi.Replay]
 }
 
+// statusPatience is how long the broker may take for one answer. One that is stuck is asked again soon, to be seen when it goes on.
+const statusPatience = 5 * time.Second
+
 // newPipeline connects to the broker.
 func newPipeline(k Kafka, n Names, counters prometheus.Gatherer) (*pipeline, error) {
-	admin, err := newTopicAdmin(k)
+	c := clientConfig(k)
+	c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = statusPatience, statusPatience, statusPatience
+	admin, err := sarama.NewClusterAdmin(k.Brokers, c)
 	if err != nil {
-		return nil, err
+		return nil, noBroker(k, err)
 	}
 	return &pipeline{admin: admin, names: n, counters: counters}, nil
 }

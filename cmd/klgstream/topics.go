@@ -95,9 +95,14 @@ type topicAdmin struct{ sarama.ClusterAdmin }
 func newTopicAdmin(k Kafka) (topicAdmin, error) {
 	admin, err := sarama.NewClusterAdmin(k.Brokers, clientConfig(k))
 	if err != nil {
-		return topicAdmin{}, fmt.Errorf("connect to broker %q (set --brokers or REDPANDA_BROKERS): %w", k.Brokers, err)
+		return topicAdmin{}, noBroker(k, err)
 	}
 	return topicAdmin{admin}, nil
+}
+
+// noBroker is the error of not reaching one.
+func noBroker(k Kafka, err error) error {
+	return fmt.Errorf("connect to broker %q (set --brokers or REDPANDA_BROKERS): %w", k.Brokers, err)
 }
 
 // create makes a topic; that it exists by now is no error.

@@ -181,9 +181,13 @@ type fakePipeline struct {
 	status Status
 	err    error
 	asked  int
+	stuck  chan struct{} // not nil: an answer waits until it is closed, whatever the context says
 }
 
 func (p *fakePipeline) Status(context.Context) (Status, error) {
+	if p.stuck != nil {
+		<-p.stuck
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked++

@@ -81,25 +81,53 @@ func newGauge(source Pipeline, now func() time.Time) *gauge {
 	return &gauge{source: source, now: now, turn: make(chan struct{}, 1)}
 }
 
-// read returns the current picture.
+// read returns the current picture. It does not outlast ctx, even if the source does: a client of a broker that is stuck cannot be stopped.
 func (g *gauge) read(ctx context.Context) (picture, error) {
 	select {
 	case g.turn <- struct{}{}:
-		defer func() { <-g.turn }()
 	case <-ctx.Done():
-		return picture{}, fmt.Errorf("ask pipeline for its status: %w", ctx.Err())
+		return picture{}, fmt.Errorf("ask pipeline for its status: an earlier question is not answered: %w", ctx.Err())
 	}
 	now := g.now()
 	if n := len(g.samples); n > 0 && now.Sub(g.samples[n-1].at) < fresh {
+		defer g.done()
 		return g.last, nil
 	}
+	asked := make(chan drawn, 1)
+	go func() { // it ends with the source, and keeps the turn until then
+		defer g.done()
+		asked <- g.ask(ctx, now)
+	}()
+	select {
+	case d := <-asked:
+		return d.picture, d.err
+	case <-ctx.Done():
+		return picture{}, fmt.Errorf("ask pipeline for its status: %w", ctx.Err())
+	}
+}
+
+func (g *gauge) done() { <-g.turn }
+
+// drawn is a picture, or why there is none.
+type drawn struct {
+	picture picture
+	err     error
+}
+
+// ask takes a picture. A panic of the source is a failure: nobody else would catch it here.
+func (g *gauge) ask(ctx context.Context, now time.Time) (d drawn) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			d = drawn{err: fmt.Errorf("ask pipeline for its status: it panicked: %v", fault)}
+		}
+	}()
 	status, err := g.source.Status(ctx)
 	if err != nil {
-		return picture{}, fmt.Errorf("ask pipeline for its status: %w", err)
+		return drawn{err: fmt.Errorf("ask pipeline for its status: %w", err)}
 	}
 	g.keep(sample{now, status})
 	g.last = draw(g.samples[0], g.samples[len(g.samples)-1])
-	return g.last, nil
+	return drawn{picture: g.last}
 }
 
 // keep adds a sample and drops those that are older than needed.

@@ -2,10 +2,12 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -116,4 +118,38 @@ func TestHealth(t *testing.T) {
 	if w := r.do("GET", "/api/v1/streaming/health", ""); w.Code != http.StatusServiceUnavailable || !contains(w.Body.String(), "disk full") {
 		t.Errorf("health is %d %s", w.Code, w.Body)
 	}
+}
+
+// TestStuckBroker: a broker that neither answers nor hangs up keeps nobody waiting longer than the others, and is asked by one at a
+// time. When it goes on, so does everything.
+func TestStuckBroker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.pipeline.stuck = make(chan struct{})
+		for range 3 {
+			began := time.Now()
+			w := r.do("GET", "/api/v1/streaming/health", "")
+			var body struct {
+				Checks []struct{ Name, Status string }
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || w.Code != http.StatusServiceUnavailable {
+				t.Fatalf("health is answered %d %s", w.Code, w.Body)
+			}
+			if took := time.Since(began); took > checkTimeout {
+				t.Errorf("health took %v", took)
+			}
+			if c := body.Checks; len(c) != 2 || c[0].Status != "ok" || c[1].Status != "failing" {
+				t.Errorf("checks are %v", c)
+			}
+			want(t, r.do("GET", pipelineURL, ""), http.StatusServiceUnavailable)
+		}
+		close(r.pipeline.stuck)
+		synctest.Wait()
+		want(t, r.do("GET", "/api/v1/streaming/health", ""), http.StatusOK)
+		want(t, r.do("GET", pipelineURL, ""), http.StatusOK)
+		if r.pipeline.asked != 1 {
+			t.Errorf("the broker was asked %d times", r.pipeline.asked)
+		}
+	})
 }

@@ -13,6 +13,9 @@ import (
 // stale is the age from which on a table is not up to date: the brokers or the reading of it are away for longer than a moment.
 const stale = 10 * time.Second
 
+// answer is how long brokers may take to say where a table ends. One that is stuck is asked again soon, to be seen when it goes on.
+const answer = 5 * time.Second
+
 // frontier tells as of when a table is known. A view does not notice that its brokers are away, so they are asked where the table ends:
 // once everything up to there was read, the table is as it was when they were asked.
 type frontier struct {
@@ -106,7 +109,9 @@ func (t *Table) look(admin *sarama.ClusterAdmin) error {
 		return nil
 	}
 	if *admin == nil {
-		opened, err := sarama.NewClusterAdmin(t.config.Brokers, t.config.Kafka)
+		c := *t.config.Kafka
+		c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = answer, answer, answer
+		opened, err := sarama.NewClusterAdmin(t.config.Brokers, &c)
 		if err != nil {
 			return fmt.Errorf("connect to brokers %q: %w", t.config.Brokers, err)
 		}
@@ -146,11 +151,11 @@ func (t *Table) offsets(admin sarama.ClusterAdmin, partitions int32, which int64
 	for id := range partitions { // Kafka numbers them from 0 without holes
 		ask[id] = which
 	}
-	answer, err := admin.ListOffsets(map[string]map[int32]int64{t.config.Table: ask}, nil)
+	told, err := admin.ListOffsets(map[string]map[int32]int64{t.config.Table: ask}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask where table %s ends: %w", t.config.Table, err)
 	}
-	for id, r := range answer[t.config.Table] {
+	for id, r := range told[t.config.Table] {
 		if r.Err != nil && !errors.Is(r.Err, sarama.ErrNoError) {
 			return nil, fmt.Errorf("ask where table %s/%d ends: %w", t.config.Table, id, r.Err)
 		}

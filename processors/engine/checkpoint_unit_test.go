@@ -339,34 +339,38 @@ func TestCheckpointThatIsNotCommitted(t *testing.T) {
 	}
 }
 
-// E2: a checkpoint that fails ends the run and tells every partition; nothing is written behind it, by nobody.
+// E1, E2: a checkpoint whatever of which is not acknowledged commits nothing, ends the run and tells every partition; nothing is written behind
+// it, by nobody.
 func TestFailedCheckpointIsTheLast(t *testing.T) {
 	t.Parallel()
-	r, rig, s := changelog(t, nil)
-	s.answer("ProduceRequest", sarama.NewMockProduceResponse(t).SetVersion(7).SetError("table", 0, sarama.ErrInvalidRecord))
-	r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
-	r.partitions, r.kicked = map[int32]*partition[tick, tally]{0: rig.p}, make(chan struct{}, 1)
-	gen := &session[tick, tally]{
-		partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{}), recovered: true, lease: s.now, probed: s.now,
-	}
-	var failed error
-	r.cancel = func(err error) { failed = err }
-	stop := sync.OnceFunc(func() { close(gen.stop) })
-	r.config.CommitInterval, r.config.Checkpointed = time.Hour, func(Checkpointed) { stop() }
-	rig.deliver(3, "b 2000")
-	r.kick()
-	r.checkpoints(t.Context(), gen)
-	if !errors.Is(failed, sarama.ErrInvalidRecord) || !errors.Is(rig.p.failed, sarama.ErrInvalidRecord) {
-		t.Fatalf("the run ends with %v, the partition with %v", failed, rig.p.failed)
-	}
-	rig.p.pending = rig.p.room // nothing will make room
-	if err := rig.p.wait(); !errors.Is(err, sarama.ErrInvalidRecord) {
-		t.Errorf("who waits is told %v", err)
-	}
-	gen.stop, r.current = make(chan struct{}), gen
-	before := s.requests("ProduceRequest")
-	if err := r.finish(nil); !errors.Is(err, sarama.ErrInvalidRecord) || s.requests("ProduceRequest") != before {
-		t.Errorf("the last checkpoint: %v, %d writes behind the one that failed", err, s.requests("ProduceRequest")-before)
+	for _, topic := range []string{"table", "out", "late", "dead"} {
+		r, rig, s := changelog(t, nil)
+		s.answer("ProduceRequest", sarama.NewMockProduceResponse(t).SetVersion(7).SetError(topic, 0, sarama.ErrInvalidRecord))
+		s.answer("OffsetCommitRequest", sarama.NewMockOffsetCommitResponse(t))
+		r.owner = &Processor{config: rig.config, metrics: rig.p.metrics.all}
+		r.partitions, r.kicked = map[int32]*partition[tick, tally]{0: rig.p}, make(chan struct{}, 1)
+		gen := &session[tick, tally]{
+			partitions: []*partition[tick, tally]{rig.p}, stop: make(chan struct{}), recovered: true, lease: s.now, probed: s.now,
+		}
+		var failed error
+		r.cancel = func(err error) { failed = err }
+		stop := sync.OnceFunc(func() { close(gen.stop) })
+		r.config.CommitInterval, r.config.Checkpointed = time.Hour, func(Checkpointed) { stop() }
+		rig.deliver(3, "b 2000", "c 5", "nonsense")
+		r.kick()
+		r.checkpoints(t.Context(), gen)
+		if !errors.Is(failed, sarama.ErrInvalidRecord) || !errors.Is(rig.p.failed, sarama.ErrInvalidRecord) || s.requests("OffsetCommitRequest") > 0 {
+			t.Fatalf("%s: the run ends with %v, the partition with %v, after %d commits", topic, failed, rig.p.failed, s.requests("OffsetCommitRequest"))
+		}
+		rig.p.pending = rig.p.room // nothing will make room
+		if err := rig.p.wait(); !errors.Is(err, sarama.ErrInvalidRecord) {
+			t.Errorf("%s: who waits is told %v", topic, err)
+		}
+		gen.stop, r.current = make(chan struct{}), gen
+		before := s.requests("ProduceRequest")
+		if err := r.finish(nil); !errors.Is(err, sarama.ErrInvalidRecord) || s.requests("ProduceRequest") != before {
+			t.Errorf("%s: the last checkpoint: %v, %d writes behind the one that failed", topic, err, s.requests("ProduceRequest")-before)
+		}
 	}
 }
 

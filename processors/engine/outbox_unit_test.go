@@ -36,7 +36,8 @@ func newScripted(t *testing.T, more map[string]sarama.MockResponse) *scripted {
 	handlers := map[string]sarama.MockResponse{
 		"ApiVersionsRequest": sarama.NewMockApiVersionsResponse(t),
 		"MetadataRequest": sarama.NewMockMetadataResponse(t).SetBroker(b.Addr(), b.BrokerID()).SetController(b.BrokerID()).
-			SetLeader("out", 0, b.BrokerID()).SetLeader("out", 1, b.BrokerID()).SetLeader("table", 0, b.BrokerID()).SetLeader("in", 0, b.BrokerID()),
+			SetLeader("out", 0, b.BrokerID()).SetLeader("out", 1, b.BrokerID()).SetLeader("table", 0, b.BrokerID()).SetLeader("in", 0, b.BrokerID()).
+			SetLeader("late", 0, b.BrokerID()).SetLeader("dead", 0, b.BrokerID()),
 		"FindCoordinatorRequest": sarama.NewMockFindCoordinatorResponse(t).SetCoordinator(sarama.CoordinatorGroup, "g", b),
 		"InitProducerIDRequest":  sarama.NewMockInitProducerIDResponse(t).SetProducerID(7),
 		"ProduceRequest":         sarama.NewMockProduceResponse(t).SetVersion(7),

@@ -448,7 +448,7 @@ func TestFirstRecordThroughTheLoop(t *testing.T) {
 	}
 }
 
-// The first partition's announcements are heard by the others.
+// The first partition's announcements and events are heard by the others.
 func TestAnnouncementOfTheFirstPartition(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -459,6 +459,12 @@ func TestAnnouncementOfTheFirstPartition(t *testing.T) {
 	m := &sarama.ConsumerMessage{Topic: "loop", Headers: []*sarama.RecordHeader{announcement{partition: 0, watermark: 5000}.header()}}
 	if err := p.process(&frame{records: []*sarama.ConsumerMessage{m}}, true); err != nil || p.hands.watermark != 5000 {
 		t.Errorf("watermark %d, error %v, want the first partition's 5000", p.hands.watermark, err)
+	}
+	m = &sarama.ConsumerMessage{
+		Topic: "loop", Offset: 1, Value: []byte(keyOf(1, 2) + " 6000"), Headers: []*sarama.RecordHeader{source{0, 5}.header()},
+	}
+	if err := p.process(&frame{records: []*sarama.ConsumerMessage{m}}, true); err != nil || p.outcomes.counted != 1 {
+		t.Errorf("outcomes %+v, error %v, want the first partition's event counted", p.outcomes, err)
 	}
 }
 

@@ -144,7 +144,7 @@ func TestProbeOfTheOwnChangelog(t *testing.T) {
 	}
 }
 
-// A former owner's results that arrive behind those of its successor do not stay the last word: the newest own ones are repeated, of
+// E7: a former owner's results that arrive behind those of its successor do not stay the last word: the newest own ones are repeated, of
 // the keys concerned and of no other.
 func TestForeignResultsAreNotTheLastWord(t *testing.T) {
 	t.Parallel()

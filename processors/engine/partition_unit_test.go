@@ -382,3 +382,90 @@ func TestSpoolShrinksStepByStep(t *testing.T) {
 		t.Errorf("the records' memory goes after %d rounds", rounds)
 	}
 }
+
+// A key is itself whatever its length: in its entry, in the table, and when it is read back and found again.
+func TestKeysOfAnyLength(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	var keys, values []string
+	for _, n := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 2, 300} {
+		keys = append(keys, strings.Repeat("k", n))
+		values = append(values, keys[len(keys)-1]+" 1000")
+	}
+	r.deliver(0, values...)
+	at := r.checkpoint()
+	r.begin(at)
+	r.deliver(int64(len(keys)), strings.Split(strings.ReplaceAll(strings.Join(values, "|"), "1000", "2000"), "|")...)
+	r.checkpoint()
+	if len(r.p.entries) != len(keys) || len(r.table) != len(keys) {
+		t.Errorf("%d keys, %d in the table, want %d", len(r.p.entries), len(r.table), len(keys))
+	}
+	for _, key := range keys {
+		if e := r.p.entries[key]; e == nil || e.key != key || r.p.liven(e).state.n != 2 {
+			t.Errorf("a key of %d bytes is %+v", len(key), e)
+		}
+	}
+}
+
+// warmTopology notes what states it was to read before they are folded or written.
+type warmTopology struct {
+	tickTopology
+	warmed *[]int64
+}
+
+func (w warmTopology) Warm(s *tally) int64 {
+	*w.warmed = append(*w.warmed, s.n)
+	return s.n
+}
+
+// The states of known keys are read before they are folded, and before they are written and settled; those of keys that are kept as bytes are not.
+// A record's own key tells where to look, not whose event it is.
+func TestStatesAreWarmed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(fresh())
+	var warmed []int64
+	r.p = newPartition[tick, tally](0, 1, &r.config, &r.topics, warmTopology{r.p.topology.(tickTopology), &warmed}, r.p.metrics, func() {})
+	r.p.begin(fresh())
+	offset := int64(-1)
+	fold := func(records ...string) []int64 {
+		t.Helper()
+		warmed = nil
+		fr := &frame{}
+		for _, v := range records {
+			key, value, _ := strings.Cut(v, ": ")
+			offset++
+			fr.records = append(fr.records, &sarama.ConsumerMessage{Topic: "in", Offset: offset, Key: []byte(key), Value: []byte(value)})
+		}
+		if err := r.p.process(fr, false); err != nil {
+			t.Fatal(err)
+		}
+		return warmed
+	}
+	for i, c := range []struct {
+		records []string
+		want    []int64
+	}{
+		{[]string{"a: a 1000", "b: b 1000"}, nil},
+		{[]string{"a: a 2000", ": b 2000", "c: c 2000"}, []int64{1}},
+		{[]string{"a: b 3000", "b: b 3001"}, []int64{2, 2}}, // the first is b's
+	} {
+		if got := fold(c.records...); !slices.Equal(got, c.want) {
+			t.Errorf("frame %d: warmed are states of %v events, want %v", i, got, c.want)
+		}
+	}
+	warmed = nil
+	r.checkpoint()
+	if slices.Sort(warmed); !slices.Equal(warmed, []int64{1, 1, 2, 2, 4, 4}) {
+		t.Errorf("for a checkpoint warmed are states of %v events", warmed)
+	}
+	if got := fold("a: a 4000"); len(got) != 0 {
+		t.Errorf("of a key that is kept as bytes warmed are %v", got)
+	}
+	for key, n := range map[string]int64{"a": 3, "b": 4, "c": 1} {
+		if got := r.p.liven(r.p.entries[key]).state.n; got != n {
+			t.Errorf("%s has %d events, want %d", key, got, n)
+		}
+	}
+}

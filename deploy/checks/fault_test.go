@@ -10,13 +10,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // process is a real klgstream with what it says of its addresses.
@@ -121,7 +124,7 @@ func (p *process) scrape() samples {
 	return s
 }
 
-// take adds a family; of histograms the rules that are tried here use the count.
+// take adds a family; of histograms the rules use count and classic buckets.
 func (p *process) take(s samples, name string, f *dto.MetricFamily) {
 	for _, m := range f.GetMetric() {
 		pairs := []string{fmt.Sprintf("instance=%q", p.ops), fmt.Sprintf("job=%q", p.job)}
@@ -136,6 +139,10 @@ func (p *process) take(s samples, name string, f *dto.MetricFamily) {
 			s[name+labels] = m.GetGauge().GetValue()
 		case dto.MetricType_HISTOGRAM:
 			s[name+"_count"+labels] = float64(m.GetHistogram().GetSampleCount())
+			for _, b := range m.GetHistogram().GetBucket() {
+				le := strconv.FormatFloat(b.GetUpperBound(), 'g', -1, 64)
+				s[name+"_bucket"+strings.TrimSuffix(labels, "}")+fmt.Sprintf(",le=%q}", le)] = float64(b.GetCumulativeCount())
+			}
 		}
 	}
 }
@@ -162,6 +169,16 @@ func (p *process) await(what string, ok func(float64) bool) samples {
 	}
 }
 
+// seriesOf is the series with the metric and the labels of what.
+func seriesOf(s samples, what string) string {
+	for name := range s {
+		if hasAll(name, what) {
+			return name
+		}
+	}
+	return ""
+}
+
 // hasAll tells whether a series has the metric and the labels of what, in any order.
 func hasAll(series, what string) bool {
 	name, labels, _ := strings.Cut(strings.TrimSuffix(what, "}"), "{")
@@ -179,21 +196,24 @@ func hasAll(series, what string) bool {
 func positive(v float64) bool { return v > 0 }
 func zero(v float64) bool     { return v == 0 }
 
+// moving are the series that go on as they went during the fault: counters, and gauges of which a rule asks how they move.
+var moving = []string{"_total{", "_count{", "_bucket{", "klgstream_input_lag_records{", "klgstream_watermark_seconds{"}
+
 // episode is what was seen before and after a fault, and which alerts must come of it.
 type episode struct {
 	before, after samples
 	alerts        []string
 }
 
-// unitTest makes promtool's test of it: forty quiet minutes, and then an hour in which the fault lasts. What it has counted up it
-// goes on counting up at the same pace.
+// unitTest makes promtool's test of it: forty quiet minutes, and then an hour in which the fault lasts. What has moved goes on moving at
+// the same pace.
 func (e *episode) unitTest(name string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "  - name: %s\n    interval: 1m\n    input_series:\n", name)
 	for _, series := range sortedKeys(e.after) {
 		after, step := e.after[series], 0.0
 		before, known := e.before[series]
-		if strings.Contains(series, "_total{") || strings.Contains(series, "_count{") {
+		if e.before != nil && slices.ContainsFunc(moving, func(kind string) bool { return strings.Contains(series, kind) }) {
 			step = after - before
 		}
 		values := "_x40 " + steps(after, step)
@@ -228,20 +248,32 @@ func sortedKeys(s samples) []string {
 	return keys
 }
 
-// Faults of real processes make their alerts fire, through what they show Prometheus. Alerts that no fault makes fire here are
-// tried with made-up series in rules_test.yaml.
+// Faults of real processes make every alert fire, through what they show Prometheus.
 func TestFaultsFireAlerts(t *testing.T) {
 	rulesFile, err := filepath.Abs(deployed("prometheus", "rules.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := "rule_files: [" + rulesFile + "]\nevaluation_interval: 1m\ntests:\n"
-	for name, make := range map[string]func(*testing.T) episode{
+	fired := map[string]bool{}
+	for name, make := range map[string]func(*testing.T) []episode{
 		"garbage and late events": garbage, "no broker, no memory": noBroker, "killed": killed, "broker dies": brokerDies,
-		"broker dies under the API": apiAlone, "no store": noStore,
+		"broker dies under the API": apiAlone, "no store": noStore, "a broker that stops": frozen, "more than can be counted": overrun,
+		"another writes the changelog": intruder, "old times only": stalled, "members come and go": storm, "results that are none, and old ones": results,
 	} {
-		e := make(t)
-		text += e.unitTest(name)
+		t.Run(name, func(t *testing.T) {
+			for i, e := range make(t) {
+				text += e.unitTest(fmt.Sprintf("%s (%d)", name, i+1))
+				for _, alert := range e.alerts {
+					fired[alert] = true
+				}
+			}
+		})
+	}
+	for _, r := range alerts(t) {
+		if !fired[r.Alert] {
+			t.Errorf("no fault makes %s fire", r.Alert)
+		}
 	}
 	file := filepath.Join(t.TempDir(), "faults.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -260,7 +292,7 @@ func dev(t *testing.T, file string) *process {
 }
 
 // garbage sends what cannot be read, and what comes too late.
-func garbage(t *testing.T) episode {
+func garbage(t *testing.T) []episode {
 	p := dev(t, "")
 	p.await(`klgstream_events_total{group="aircraft-activity",outcome="counted"}`, func(v float64) bool { return v > 2000 })
 	before := p.await(`klgstream_sink_lag_records{topic="aircraft-windows"}`, func(float64) bool { return true })
@@ -272,40 +304,36 @@ func garbage(t *testing.T) episode {
 	}
 	p.await(`klgstream_events_total{group="aircraft-activity",outcome="late"}`, positive)
 	after := p.await(`klgstream_events_total{group="aircraft-activity",outcome="dead"}`, positive)
-	return episode{before: before, after: after, alerts: []string{"KlgstreamDeadLetters", "KlgstreamLateRateHigh"}}
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamDeadLetters", "KlgstreamLateRateHigh"}}}
 }
 
 // noBroker starts a processor that has neither broker nor memory.
-func noBroker(t *testing.T) episode {
+func noBroker(t *testing.T) []episode {
 	p := launch(t, "processor", []string{"GOMEMLIMIT=1MiB"}, "processor", "--brokers="+nowhere)
 	after := p.await(`klgstream_ready{part="processor"}`, zero)
-	return episode{after: after, alerts: []string{"KlgstreamNotReady", "KlgstreamMemoryHigh"}}
+	return []episode{{after: after, alerts: []string{"KlgstreamNotReady", "KlgstreamMemoryHigh"}}}
 }
 
 // killed is a processor that was there and is not.
-func killed(t *testing.T) episode {
+func killed(t *testing.T) []episode {
 	p := launch(t, "processor", nil, "processor", "--brokers="+nowhere)
 	before := p.await(`klgstream_build_info`, positive)
 	p.kill()
-	return episode{before: before, after: p.scrape(), alerts: []string{"KlgstreamInstanceDown", "KlgstreamRoleDown"}}
+	return []episode{{before: before, after: p.scrape(), alerts: []string{"KlgstreamInstanceDown", "KlgstreamRoleDown"}}}
 }
 
 // brokerDies takes the broker from under a processor.
-func brokerDies(t *testing.T) episode {
+func brokerDies(t *testing.T) []episode {
 	flow := dev(t, "none")
-	if out, err := klgstream(t, nil, "topics", "--brokers="+flow.broker, "--group=another", "--registry-group=none", "--output-topic=another-windows"); err != nil {
-		t.Fatal(out, err)
-	}
-	p := launch(t, "processor", nil, "processor", "--brokers="+flow.broker, "--group=another", "--registry-group=none",
-		"--output-topic=another-windows", "--session-timeout=1s")
-	before := p.await(`klgstream_ready{part="processor"}`, positive)
+	p := another(t, flow, "another", "--session-timeout=1s")
+	before := p.scrape()
 	flow.kill()
 	after := p.await(`klgstream_run_failures_total{group="another"}`, positive)
-	return episode{before: before, after: after, alerts: []string{"KlgstreamRunRestarts", "KlgstreamNotReady"}}
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamRunRestarts", "KlgstreamNotReady"}}}
 }
 
 // apiAlone takes the broker from under an API that is asked to publish.
-func apiAlone(t *testing.T) episode {
+func apiAlone(t *testing.T) []episode {
 	flow := dev(t, "none")
 	p := launch(t, "api", nil, "api", "--brokers="+flow.broker, "--store-url=sqlite:"+filepath.Join(t.TempDir(), "a.db"))
 	before := p.await(`klgstream_http_events_total{outcome="failed"}`, zero)
@@ -314,22 +342,181 @@ func apiAlone(t *testing.T) episode {
 		t.Errorf("an event that nobody takes was answered with %d", status)
 	}
 	after := p.await(`klgstream_http_events_total{outcome="failed"}`, positive)
-	return episode{before: before, after: after, alerts: []string{"KlgstreamEventsNotAccepted", "KlgstreamAPIErrors"}}
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamEventsNotAccepted", "KlgstreamAPIErrors"}}}
 }
 
 // noStore is a sink whose database does not answer.
-func noStore(t *testing.T) episode {
+func noStore(t *testing.T) []episode {
 	flow := dev(t, "none")
 	p := launch(t, "sink", nil, "sink", "--brokers="+flow.broker, "--sink-group=another", "--store-url=postgresql://nobody@"+nowhere+"/dev")
 	before := p.await(`klgstream_sink_retries_total`, positive)
 	after := p.await(`klgstream_sink_retries_total`, func(v float64) bool { return v > 3 })
-	return episode{before: before, after: after, alerts: []string{"KlgstreamStoreUnreachable", "KlgstreamSinkRetrying"}}
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamStoreUnreachable", "KlgstreamSinkRetrying"}}}
+}
+
+// another starts a processor with a group and a topic of results of its own on a flow's broker.
+func another(t *testing.T, flow *process, group string, more ...string) *process {
+	t.Helper()
+	p := launch(t, "processor", nil, append([]string{"processor", "--brokers=" + flow.broker}, append(namesOf(t, flow, group), more...)...)...)
+	p.await(`klgstream_ready{part="processor"}`, positive)
+	return p
+}
+
+// namesOf are the settings of such a group, whose topics are made.
+func namesOf(t *testing.T, flow *process, group string) []string {
+	t.Helper()
+	names := []string{"--group=" + group, "--registry-group=none", "--output-topic=" + group + "-windows"}
+	if out, err := klgstream(t, nil, append([]string{"topics", "--brokers=" + flow.broker}, names...)...); err != nil {
+		t.Fatal(out, err)
+	}
+	return names
+}
+
+// of is an event of an aircraft.
+func of(registration string, at time.Time) string {
+	return fmt.Sprintf("{\"event_type\":\"x\",\"aircraft_id\":1,\"registration_number\":%q,\"timestamp\":%q}\n", registration, at.UTC().Format(time.RFC3339))
+}
+
+// counted is how many events a group has counted.
+func counted(group string) string {
+	return fmt.Sprintf("klgstream_events_total{group=%q,outcome=\"counted\"}", group)
+}
+
+// frozen stops a broker where it stands for longer than a checkpoint, or an answer of the API, should take, while events come.
+func frozen(t *testing.T) []episode {
+	flow := dev(t, "none")
+	p := another(t, flow, "frozen")
+	api := launch(t, "api", nil, "api", "--brokers="+flow.broker, "--store-url=sqlite:"+filepath.Join(t.TempDir(), "a.db"))
+	api.await(`klgstream_http_events_total{outcome="accepted"}`, zero)
+	e := []episode{{before: p.scrape(), alerts: []string{"KlgstreamCheckpointSlow"}}, {before: api.scrape(), alerts: []string{"KlgstreamAPISlow"}}}
+	slow := func() bool {
+		e[0].after, e[1].after = p.scrape(), api.scrape()
+		return beyond(e[0].after, "klgstream_checkpoint_duration_seconds", "2.048") > 0 && beyond(e[1].after, "klgstream_http_request_duration_seconds", "2.048") > 0
+	}
+	for !slow() {
+		send(t, of("N1", time.Now())+of("N2", time.Now())+of("N3", time.Now()), flow.broker)
+		freeze(t, flow, 2500*time.Millisecond, func() { post(t, api.web, of("N4", time.Now())) })
+	}
+	return e
+}
+
+// freeze stops a process for so long, and does something meanwhile.
+func freeze(t *testing.T, p *process, long time.Duration, do func()) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	thaw := time.AfterFunc(long, func() { _ = p.cmd.Process.Signal(syscall.SIGCONT) })
+	defer thaw.Stop()
+	do()
+}
+
+// beyond is how many observations of a histogram were above a bound.
+func beyond(s samples, name, bound string) (n float64) {
+	for series, value := range s {
+		switch {
+		case strings.HasPrefix(series, name+"_count{"):
+			n += value
+		case strings.HasPrefix(series, name+"_bucket{") && strings.Contains(series, fmt.Sprintf("le=%q", bound)):
+			n -= value
+		}
+	}
+	return n
+}
+
+// overrun gives a processor that writes after each event more than it can count, and then takes its broker away.
+func overrun(t *testing.T) []episode {
+	flow := dev(t, "none")
+	p := another(t, flow, "overrun", "--max-dirty=1", "--session-timeout=1s")
+	before := p.await(`klgstream_input_lag_records{group="overrun"}`, zero)
+	send(t, strings.Repeat(of("N1", time.Now()), 60_000), flow.broker, "--key=registration")
+	behind := p.await(`klgstream_input_lag_records{group="overrun"}`, func(v float64) bool { return v > 10_000 })
+	flow.kill()
+	over := p.await(`klgstream_ready{part="processor"}`, zero) // it is stuck
+	return []episode{
+		{before: before, after: behind, alerts: []string{"KlgstreamInputLagGrowing"}},
+		{after: over, alerts: []string{"KlgstreamCheckpointsStopped"}},
+	}
+}
+
+// intruder writes to the changelog of a processor that has just got its partitions, as a former owner that wakes up does.
+func intruder(t *testing.T) []episode {
+	flow := dev(t, "none")
+	p := another(t, flow, "intruder", "--session-timeout=1m")
+	send(t, of("N1", time.Now()), flow.broker)
+	before := p.await(counted("intruder"), positive)
+	send(t, of("N1", time.Now()), flow.broker, "--input-topic=intruder-table", "--key=registration")
+	send(t, of("N1", time.Now()), flow.broker)
+	after := p.await(`klgstream_foreign_table_records_total{group="intruder"}`, positive)
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamForeignTableRecords"}}}
+}
+
+// stalled sends events that are older than one before, and not late.
+func stalled(t *testing.T) []episode {
+	flow, now := dev(t, "none"), time.Now()
+	p := another(t, flow, "stalled", "--idle=hold", "--bound=1h")
+	send(t, of("N1", now), flow.broker)
+	before := p.await(counted("stalled"), positive)
+	send(t, of("N1", now.Add(-time.Minute)), flow.broker)
+	after := p.await(counted("stalled"), func(v float64) bool { return v > 1 })
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamWatermarkStalled"}}}
+}
+
+// storm is a group in which a member comes.
+func storm(t *testing.T) []episode {
+	flow := dev(t, "none")
+	p := another(t, flow, "storm", "--session-timeout=1s")
+	before := p.scrape()
+	another(t, flow, "storm", "--session-timeout=1s")
+	after := p.await(`klgstream_rebalances_total{group="storm"}`, func(v float64) bool { return v > 1 })
+	return []episode{{before: before, after: after, alerts: []string{"KlgstreamRebalanceStorm"}}}
+}
+
+// results are one that is none, and one that waited two minutes for the sink.
+func results(t *testing.T) []episode {
+	flow := dev(t, "none")
+	p := launch(t, "sink", nil, "sink", "--brokers="+flow.broker, "--sink-group=another", "--store-url=sqlite:"+filepath.Join(t.TempDir(), "s.db"))
+	send(t, of("N1", time.Now()), flow.broker)
+	before := p.await(`klgstream_sink_rows_total{table="windows"}`, positive)
+	send(t, of("N1", time.Now()), flow.broker, "--input-topic=aircraft-windows")
+	refused := p.await(`klgstream_sink_refused_records_total{fate="dead_lettered"}`, positive)
+	again(t, flow.broker, "aircraft-windows", time.Now().Add(-2*time.Minute))
+	loaded := refused[seriesOf(refused, `klgstream_sink_row_delay_seconds_count{topic="aircraft-windows"}`)]
+	late := p.await(`klgstream_sink_row_delay_seconds_count{topic="aircraft-windows"}`, func(v float64) bool { return v > loaded })
+	return []episode{
+		{before: before, after: refused, alerts: []string{"KlgstreamSinkRefusing"}},
+		{before: refused, after: late, alerts: []string{"KlgstreamSinkBehind"}},
+	}
+}
+
+// again publishes the first record of a topic once more, as if it were of another time.
+func again(t *testing.T, broker, topic string, at time.Time) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var first *kgo.Record
+	for first == nil {
+		fetches := cl.PollFetches(t.Context())
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if records := fetches.Records(); len(records) > 0 {
+			first = records[0]
+		}
+	}
+	first.Timestamp = at
+	if err := cl.ProduceSync(t.Context(), first).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // send publishes lines as they are.
-func send(t *testing.T, lines, broker string) {
+func send(t *testing.T, lines, broker string, more ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), binary, "replay", "-", "--brokers="+broker)
+	cmd := exec.CommandContext(t.Context(), binary, append([]string{"replay", "-", "--brokers=" + broker}, more...)...)
 	cmd.Stdin = bufio.NewReader(strings.NewReader(lines))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("replay: %v: %s", err, out)

@@ -2,9 +2,12 @@ package checks
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -116,6 +120,40 @@ func TestMetricsOfTheSources(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Metrics are named as Prometheus wants them, and every histogram is a native one beside its classic buckets.
+func TestMetricsForm(t *testing.T) {
+	f := everything(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.ops+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var families []*dto.MetricFamily
+	for d := expfmt.NewDecoder(answer.Body, expfmt.ResponseFormat(answer.Header)); ; {
+		var family dto.MetricFamily
+		if err := d.Decode(&family); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		families = append(families, &family)
+		for _, m := range family.GetMetric() {
+			if h := m.GetHistogram(); h != nil && (h.Schema == nil || len(h.GetBucket()) == 0) {
+				t.Errorf("%s is native: %t, with %d classic buckets", family.GetName(), h.Schema != nil, len(h.GetBucket()))
+			}
+		}
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil || len(problems) > 0 || len(families) < 40 {
+		t.Errorf("of %d families: %v, error %v", len(families), problems, err)
 	}
 }
 

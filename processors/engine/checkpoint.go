@@ -532,4 +532,7 @@ func (p *partition[E, S]) show() {
 	if p.claim != nil {
 		p.metrics.lag.Set(float64(max(0, p.claim.HighWaterMarkOffset()-p.past(p.committed.input))))
 	}
+	if p.loopClaim != nil {
+		p.metrics.loopLag.Set(float64(max(0, p.loopClaim.HighWaterMarkOffset()-p.committed.loop)))
+	}
 }

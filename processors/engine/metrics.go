@@ -12,6 +12,7 @@ type metrics struct {
 	events      *prometheus.CounterVec
 	watermark   *prometheus.GaugeVec
 	lag         *prometheus.GaugeVec
+	loopLag     *prometheus.GaugeVec
 	keys        *prometheus.GaugeVec
 	decoded     *prometheus.GaugeVec
 	unwritten   *prometheus.GaugeVec
@@ -54,6 +55,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"partition", "outcome"),
 		watermark:   gauge("watermark_seconds", "The partition's watermark as seconds since the epoch."),
 		lag:         gauge("input_lag_records", "Records of the input topic not folded yet."),
+		loopLag:     gauge("loop_lag_records", "Records of the loop topic not folded yet: events on their way to the partition of their key."),
 		keys:        gauge("table_keys", "Keys in the partition's group table."),
 		records:     vec("written_records_total", "Records acknowledged, by kind: table, loop, output, late, dead.", "kind"),
 		bytes:       vec("written_bytes_total", "Bytes of records acknowledged, before compression.", "kind"),
@@ -78,7 +80,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, outcome := range []string{"committed", "deferred", "failed"} {
 		m.checkpoints.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.events, m.watermark, m.lag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
+	reg.MustRegister(m.events, m.watermark, m.lag, m.loopLag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery, m.offset, m.records, m.bytes,
 		m.dirty, m.checkpoint, m.size, m.interval, m.stall, m.checkpoints, m.rebalances, m.failures, m.recovered, m.overwritten, m.repeated)
 	return m
 }
@@ -105,7 +107,7 @@ type partitionMetrics struct {
 	all                                             *metrics
 	counted, late, dead, fenced, rekeyed, skipped   prometheus.Counter
 	watermark, lag, keys, decoded, unwritten, state prometheus.Gauge
-	eventLag, recovery, offset                      prometheus.Gauge
+	eventLag, recovery, offset, loopLag             prometheus.Gauge
 }
 
 func (m *metrics) partition(id int32) *partitionMetrics {
@@ -113,7 +115,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 	outcome := func(o string) prometheus.Counter { return m.events.WithLabelValues(p, o) }
 	return &partitionMetrics{
 		all: m, counted: outcome("counted"), late: outcome("late"), dead: outcome("dead"), fenced: outcome("fenced"),
-		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
+		rekeyed: outcome("rekeyed"), skipped: outcome("skipped"), watermark: m.watermark.WithLabelValues(p), lag: m.lag.WithLabelValues(p), loopLag: m.loopLag.WithLabelValues(p), keys: m.keys.WithLabelValues(p),
 		decoded: m.decoded.WithLabelValues(p), unwritten: m.unwritten.WithLabelValues(p), state: m.state.WithLabelValues(p), eventLag: m.eventLag.WithLabelValues(p), recovery: m.recovery.WithLabelValues(p),
 		offset: m.offset.WithLabelValues(p),
 	}
@@ -121,7 +123,7 @@ func (m *metrics) partition(id int32) *partitionMetrics {
 
 // leave shows nothing of a partition that another replica has now.
 func (m *partitionMetrics) leave() {
-	for _, g := range []prometheus.Gauge{m.lag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery} {
+	for _, g := range []prometheus.Gauge{m.lag, m.loopLag, m.keys, m.decoded, m.unwritten, m.state, m.eventLag, m.recovery} {
 		g.Set(0)
 	}
 }

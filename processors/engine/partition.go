@@ -99,14 +99,15 @@ type partition[E, S any] struct {
 	outEnd     int64 // end of the output as far as it is known
 	heir       int64 // whom the partition was taken over from, as position.writer
 
-	claimed bool                      // this generation folds it
-	ended   time.Time                 // when the last one that did ended
-	claim   sarama.ConsumerGroupClaim // of the input
-	at      position
-	barren  hole      // of the input, from where at stood: no consumer gets to see what is there
-	looked  time.Time // when that was last looked for
-	timers  window.Timers[*entry[S]]
-	hands   hands
+	claimed   bool                      // this generation folds it
+	ended     time.Time                 // when the last one that did ended
+	claim     sarama.ConsumerGroupClaim // of the input
+	loopClaim sarama.ConsumerGroupClaim // of the loop
+	at        position
+	barren    hole      // of the input, from where at stood: no consumer gets to see what is there
+	looked    time.Time // when that was last looked for
+	timers    window.Timers[*entry[S]]
+	hands     hands
 
 	kick       func()
 	dirty      []*entry[S]
@@ -266,7 +267,7 @@ func (p *partition[E, S]) schedule(e *entry[S]) {
 // end stops folding; what was folded and not written stays dirty.
 func (p *partition[E, S]) end() {
 	p.mu.Lock()
-	p.claimed, p.claim, p.ended = false, nil, p.config.Now()
+	p.claimed, p.claim, p.loopClaim, p.ended = false, nil, nil, p.config.Now()
 	p.mu.Unlock()
 }
 

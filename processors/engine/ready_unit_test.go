@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // twoPartitions is a run that has not begun, of a job with two partitions.
@@ -88,5 +90,21 @@ func TestNote(t *testing.T) {
 		if got := p.Note(); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("with %d partitions: %q", assigned, got)
 		}
+	}
+}
+
+// What waits in the loop is told apart from what waits in the input.
+func TestLagOfTheLoop(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.begin(position{input: 3, loop: 5, clock: clock{watermark: math.MinInt64}})
+	r.p.claim, r.p.loopClaim = &fakeClaim{end: 10}, &fakeClaim{end: 105}
+	r.p.show()
+	if input, loop := testutil.ToFloat64(r.p.metrics.lag), testutil.ToFloat64(r.p.metrics.loopLag); input != 7 || loop != 100 {
+		t.Errorf("lag %v of the input and %v of the loop, want 7 and 100", input, loop)
+	}
+	r.p.metrics.leave()
+	if loop := testutil.ToFloat64(r.p.metrics.loopLag); loop != 0 {
+		t.Errorf("lag %v of a partition that is another's", loop)
 	}
 }

@@ -393,15 +393,16 @@ func (r *run[E, S]) within(topic string, id int32, offset int64) (int64, error) 
 	return max(offset, oldest), nil
 }
 
-// claim remembers the input's claim: it knows how far the log reaches.
+// claim remembers a claim: it knows how far the log reaches.
 func (r *run[E, S]) claim(c sarama.ConsumerGroupClaim) {
-	if c.Topic() != r.topics.input {
-		return
-	}
 	p := r.partition(c.Partition())
 	p.mu.Lock()
-	p.claim = c
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if c.Topic() == r.topics.input {
+		p.claim = c
+	} else {
+		p.loopClaim = c
+	}
 }
 
 // trouble notes that a partition of the input or the loop cannot be read now.

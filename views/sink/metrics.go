@@ -46,7 +46,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "klgstream_sink_row_delay_seconds", Help: "Time from a record's timestamp to its row being durable, for the oldest record of each batch.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16), NativeHistogramBucketFactor: 1.1,
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 19), NativeHistogramBucketFactor: 1.1,
 		}, []string{"topic"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "klgstream_sink_lag_records", Help: "Records of the partition that are not durable rows yet.",

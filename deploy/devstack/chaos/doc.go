@@ -33,6 +33,10 @@
 // build it (process_test.go, testdata/clock.go.txt): the program that is shipped has none of it, and `klgstream bench chaos --processes`,
 // which strikes with the shipped one, steps no clocks.
 //
+// Time passes as on the wall, and session time-outs are short. In a bubble of testing/synctest, on kfake's network of pipes, one replica that
+// nobody disturbs works; two do not: sarama holds its lock of a broker for the whole of a request, so that a heartbeat behind a fetch that
+// waits for records waits for a mutex, and the clock of a bubble stands still while anybody does.
+//
 // # Map
 //
 //	workload.go  what is published         truth.go    what must come out        check.go    what is wrong with what came out

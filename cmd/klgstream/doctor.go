@@ -444,8 +444,8 @@ func (d *doctor) behind(check, group string, lag int64, mend, more string) {
 
 // sink looks at the sink's group.
 func (d *doctor) sink(admin topicAdmin) {
-	p := &pipeline{admin: admin, names: d.cmd.Names}
-	status, err := p.Status(context.Background())
+	p := &pipeline{names: d.cmd.Names}
+	status, err := p.ask(admin)
 	if err != nil {
 		d.wrong("sink", "look at the broker's log", err)
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,10 +19,15 @@ import (
 
 // pipeline tells how far the flow is, from what the broker knows. It is safe for concurrent use.
 type pipeline struct {
-	admin    sarama.ClusterAdmin
 	names    Names
 	counters prometheus.Gatherer // the processor's, if it runs in this process; else nil
 	replay   atomic.Pointer[func() httpapi.Replay]
+
+	brokers []string
+	config  *sarama.Config
+	mu      sync.Mutex
+	admin   sarama.ClusterAdmin // nil: to be opened
+	closed  bool
 }
 
 // statusPatience is how long the broker may take for one answer. One that is stuck is asked again soon, to be seen when it goes on.
@@ -31,33 +37,81 @@ const statusPatience = 5 * time.Second
 func newPipeline(k Kafka, n Names, counters prometheus.Gatherer) (*pipeline, error) {
 	c := clientConfig(k)
 	c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = statusPatience, statusPatience, statusPatience
-	admin, err := sarama.NewClusterAdmin(k.Brokers, c)
-	if err != nil {
+	p := &pipeline{names: n, counters: counters, brokers: k.Brokers, config: c}
+	if _, err := p.connected(); err != nil {
 		return nil, noBroker(k, err)
 	}
-	return &pipeline{admin: admin, names: n, counters: counters}, nil
+	return p, nil
+}
+
+// connected is the connection to the broker.
+func (p *pipeline) connected() (sarama.ClusterAdmin, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, sarama.ErrClosedClient
+	}
+	if p.admin == nil {
+		admin, err := sarama.NewClusterAdmin(p.brokers, p.config)
+		if err != nil {
+			return nil, err
+		}
+		p.admin = admin
+	}
+	return p.admin, nil
+}
+
+// drop gives a connection back after a failure: sarama goes on answering with the first one.
+func (p *pipeline) drop(admin sarama.ClusterAdmin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.admin == admin {
+		p.admin = nil
+		_ = admin.Close() // what was wrong with it is told already
+	}
 }
 
 // Close gives the connection back.
-func (p *pipeline) Close() error { return p.admin.Close() }
+func (p *pipeline) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	admin := p.admin
+	if p.closed, p.admin = true, nil; admin == nil {
+		return nil
+	}
+	return admin.Close()
+}
 
 // Status implements [httpapi.Pipeline]. It asks for positions first and for the topics' ends after that: where the two
 // are equal the reader had taken everything, and nothing has come since.
 func (p *pipeline) Status(context.Context) (httpapi.Status, error) {
+	admin, err := p.connected()
+	if err != nil {
+		return httpapi.Status{}, fmt.Errorf("connect to broker %q: %w", p.brokers, err)
+	}
+	s, err := p.ask(admin)
+	if err != nil {
+		p.drop(admin)
+	}
+	return s, err
+}
+
+// ask asks for everything.
+func (p *pipeline) ask(admin sarama.ClusterAdmin) (httpapi.Status, error) {
 	topics := p.topics()
-	partitions, err := p.partitions(topics)
+	partitions, err := describe(admin, topics)
 	if err != nil {
 		return httpapi.Status{}, err
 	}
-	committed, err := p.committed(topics, partitions)
+	committed, err := committed(admin, topics, partitions)
 	if err != nil {
 		return httpapi.Status{}, err
 	}
-	ends, err := p.offsets(topics, partitions, sarama.OffsetNewest)
+	ends, err := offsets(admin, topics, partitions, sarama.OffsetNewest)
 	if err != nil {
 		return httpapi.Status{}, err
 	}
-	starts, err := p.offsets(topics, partitions, sarama.OffsetOldest)
+	starts, err := offsets(admin, topics, partitions, sarama.OffsetOldest)
 	if err != nil {
 		return httpapi.Status{}, err
 	}
@@ -97,12 +151,13 @@ func (p *pipeline) topics() []httpapi.Topic {
 	}
 }
 
-func (p *pipeline) partitions(topics []httpapi.Topic) (map[string][]int32, error) {
+// describe is the partitions of topics.
+func describe(admin sarama.ClusterAdmin, topics []httpapi.Topic) (map[string][]int32, error) {
 	names := make([]string, 0, len(topics))
 	for _, t := range topics {
 		names = append(names, t.Name)
 	}
-	described, err := p.admin.DescribeTopics(names)
+	described, err := admin.DescribeTopics(names)
 	if err != nil {
 		return nil, fmt.Errorf("describe topics: %w", err)
 	}
@@ -119,7 +174,7 @@ func (p *pipeline) partitions(topics []httpapi.Topic) (map[string][]int32, error
 type reached struct{ offset, watermark int64 }
 
 // committed are the positions by group, topic and partition; where nothing is committed there is none.
-func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int32) (map[string]map[string]map[int32]reached, error) {
+func committed(admin sarama.ClusterAdmin, topics []httpapi.Topic, partitions map[string][]int32) (map[string]map[string]map[int32]reached, error) {
 	groups := map[string]map[string][]int32{}
 	for _, t := range topics {
 		if t.Reader == "" {
@@ -132,7 +187,7 @@ func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int
 	}
 	positions := map[string]map[string]map[int32]reached{}
 	for group, topics := range groups {
-		answer, err := p.admin.ListConsumerGroupOffsets(group, topics)
+		answer, err := admin.ListConsumerGroupOffsets(group, topics)
 		if errors.Is(err, sarama.ErrGroupIDNotFound) { // nobody has read yet
 			continue
 		}
@@ -157,7 +212,7 @@ func (p *pipeline) committed(topics []httpapi.Topic, partitions map[string][]int
 }
 
 // offsets are the first or the next offset of every partition.
-func (p *pipeline) offsets(topics []httpapi.Topic, partitions map[string][]int32, which int64) (map[string]map[int32]int64, error) {
+func offsets(admin sarama.ClusterAdmin, topics []httpapi.Topic, partitions map[string][]int32, which int64) (map[string]map[int32]int64, error) {
 	ask := map[string]map[int32]int64{}
 	for _, t := range topics {
 		ask[t.Name] = map[int32]int64{}
@@ -165,7 +220,7 @@ func (p *pipeline) offsets(topics []httpapi.Topic, partitions map[string][]int32
 			ask[t.Name][id] = which
 		}
 	}
-	answer, err := p.admin.ListOffsets(ask, nil)
+	answer, err := admin.ListOffsets(ask, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask for offsets: %w", err)
 	}

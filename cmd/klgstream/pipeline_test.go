@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -185,5 +187,33 @@ func TestPipelineOfARefusingBroker(t *testing.T) {
 	}
 	if _, err := newPipeline(Kafka{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, testNames, nil); err == nil {
 		t.Error("a pipeline without a broker")
+	}
+}
+
+// A broker that was stuck for longer than it is waited for is asked anew: sarama itself would go on telling what was wrong then.
+func TestPipelineAfterAStuckBroker(t *testing.T) {
+	t.Parallel()
+	b, k := broker(t)
+	flow := newTestPipeline(t, k, nil)
+	flow.config.Net.ReadTimeout = 200 * time.Millisecond
+	flow.drop(flow.admin)
+	c, goOn := b.Cluster(), make(chan struct{})
+	c.ControlKey(int16(kmsg.OffsetFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.SleepControl(func() { <-goOn })
+		return nil, nil, false
+	})
+	if _, err := flow.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("of a stuck broker: %v", err)
+	}
+	close(goOn)
+	eventually(t, func() bool {
+		_, err := flow.Status(t.Context())
+		return err == nil
+	})
+	if err := errors.Join(flow.Close(), flow.Close()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if _, err := flow.Status(t.Context()); !errors.Is(err, sarama.ErrClosedClient) {
+		t.Errorf("closed: %v", err)
 	}
 }

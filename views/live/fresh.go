@@ -92,6 +92,10 @@ func (t *Table) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := t.look(&admin); err != nil {
 			t.config.Logger.Debug("ask where a table ends", "table", t.config.Table, "error", err)
+			if admin != nil { // sarama would go on answering with what was wrong first
+				_ = admin.Close()
+				admin = nil
+			}
 		}
 		select {
 		case <-tick.C:

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -197,3 +198,87 @@ type endedConsumer struct {
 func (c *endedConsumer) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
 func (c *endedConsumer) Errors() <-chan *sarama.ConsumerError     { return c.errors }
 func (c *endedConsumer) AsyncClose()                              {}
+
+// A reader of a changelog passes on what there is, one by one or in frames, and when nothing comes and nothing is left says so with the last offset.
+func TestReaderOfAChangelog(t *testing.T) {
+	t.Parallel()
+	for _, framed := range []bool{false, true} {
+		log := &sarama.FetchResponse{Version: 7}
+		log.AddRecordBatch("table", 0, sarama.StringEncoder("a"), nil, 4, predecessor, false) // which is read already
+		log.GetBlock("table", 0).HighWaterMarkOffset = 7
+		s := newScripted(t, map[string]sarama.MockResponse{"FetchRequest": sarama.NewMockWrapper(log)})
+		pc := &endedConsumer{messages: make(chan *sarama.ConsumerMessage, 2), errors: make(chan *sarama.ConsumerError)}
+		r := &tableReader{
+			PartitionConsumer: pc, client: s.client, topic: "table", next: 3, end: 7, limit: 10,
+			out: make(chan *sarama.ConsumerMessage, 1), errors: make(chan *sarama.ConsumerError, 1), closed: make(chan struct{}),
+		}
+		if framed {
+			r.frames = &frames{}
+		}
+		for offset := range int64(2) {
+			pc.messages <- &sarama.ConsumerMessage{Topic: "table", Offset: 3 + offset, Value: []byte("x")}
+		}
+		done := make(chan struct{})
+		go func() { r.pass(); close(done) }()
+		var got []int64
+		for m := range r.Messages() {
+			switch {
+			case m.Value == nil:
+			case framed:
+				fr, err := r.frames.take(m.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, rec := range fr.records {
+					got = append(got, rec.Offset)
+				}
+				continue
+			}
+			if got = append(got, m.Offset); m.Value == nil { // the end
+				r.AsyncClose()
+				close(pc.messages)
+			}
+		}
+		<-done
+		if !slices.Equal(got, []int64{3, 4, 6}) || r.next != 7 {
+			t.Errorf("framed %v: passed on %v, goes on at %d", framed, got, r.next)
+		}
+	}
+}
+
+// As many frames are remembered as goka may leave behind, and those are forgotten when the reading ends.
+func TestFramesThatAreLeftBehind(t *testing.T) {
+	t.Parallel()
+	r := &tableReader{frames: &frames{}, out: make(chan *sarama.ConsumerMessage, 2), closed: make(chan struct{})}
+	for range 10 {
+		r.lend(r.frames.put(r.frames.fresh()))
+	}
+	if len(r.sent) != 4 {
+		t.Errorf("%d frames are remembered, want those on the channel, in goka's hands and this one", len(r.sent))
+	}
+	close(r.closed)
+	if r.takeBack(); len(r.frames.lent) != 6 {
+		t.Errorf("%d frames are lent still, want 6", len(r.frames.lent))
+	}
+}
+
+// A batch shows what compaction has left of it: of an empty one nothing.
+func TestWhatABatchShows(t *testing.T) {
+	t.Parallel()
+	of := func(deltas ...int64) fetched {
+		b := &sarama.RecordBatch{FirstOffset: 10, LastOffsetDelta: 9}
+		for _, d := range deltas {
+			b.Records = append(b.Records, &sarama.Record{OffsetDelta: d})
+		}
+		return fetched{b, true}
+	}
+	for _, c := range []struct {
+		b     fetched
+		from  int64
+		shows bool
+	}{{of(), 10, false}, {of(0), 10, true}, {of(0), 11, false}, {of(0, 4), 14, true}, {of(0, 4), 15, false}, {fetched{of(4).RecordBatch, false}, 10, false}} {
+		if got := c.b.shows(c.from); got != c.shows {
+			t.Errorf("%d records, from %d on: shows %v", len(c.b.Records), c.from, got)
+		}
+	}
+}

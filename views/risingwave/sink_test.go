@@ -53,7 +53,7 @@ func newTopics(t *testing.T) *topics {
 	return b
 }
 
-// publishWindows publishes windows of some hours in all their revisions.
+// publishWindows publishes windows of some hours in all their revisions. Of every other aircraft the last one is final.
 func (b *topics) publishWindows(t *testing.T, from, to, revisions int64) {
 	t.Helper()
 	var records []*kgo.Record
@@ -61,6 +61,7 @@ func (b *topics) publishWindows(t *testing.T, from, to, revisions int64) {
 		for i := range int64(aircraft) {
 			for h := from; h < to; h++ {
 				w := viewtest.Window(fmt.Sprintf("N%03d", i), h, revision+1)
+				w.Final = i%2 == 0 && revision == revisions-1
 				b.truth[fmt.Sprint(w.Registration, w.Start)] = revisions
 				records = append(records, &kgo.Record{Topic: "aircraft-windows", Partition: int32(i % 4), Key: w.AppendKey(nil), Value: w.AppendJSON(nil)})
 			}
@@ -197,6 +198,7 @@ func TestSinkOutlivesPostgreSQL(t *testing.T) {
 			}
 			return random.IntN(25) == 0
 		})
+	compareTotals(t, connected(t, url), "after stops and deaths")
 }
 
 // TestSinkIsolatesWhatPostgreSQLRefuses has the database refuse one aircraft: each of its records ends as a dead letter, once,

@@ -1,6 +1,7 @@
 package risingwave_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -89,12 +90,17 @@ func totals(t *testing.T) (*risingwave.Store, *pgx.Conn) {
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return s, connected(t, url)
+}
+
+func connected(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close(t.Context()) })
-	return s, conn
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
 }
 
 // TestTotalsAreExact has three writers write any revisions of the same windows in any order, again and again, final ones, some that are

@@ -36,6 +36,7 @@ type API struct {
 	guesses  *guesses
 	bodies   *semaphore.Weighted
 	flying   atomic.Int64 // requests in flight, streams not counted
+	crowd    *crowd       // the same by client
 
 	intakes sync.Pool // of *intake
 	commit  *committer
@@ -69,6 +70,7 @@ func New(cfg Config) (*API, error) {
 		origin:   http.NewCrossOriginProtection(),
 		throttle: newThrottle(&limits, cfg.Now),
 		guesses:  newGuesses(cfg.Logger, cfg.Now),
+		crowd:    newCrowd(limits.Requests),
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
 		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, limit: publishLimit * limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
 		repeat:   newIdempotency(limits.IdempotencyTTL, limits.IdempotencyMax, cfg.Now),
@@ -138,8 +140,18 @@ func (a *API) admit(x *exchange, r *http.Request) bool {
 		writeProblem(x, busy(x, http.StatusTooManyRequests, wait, "too many requests from this client"))
 		return false
 	}
+	return a.enter(x)
+}
+
+// enter counts a request as in flight, or refuses it.
+func (a *API) enter(x *exchange) bool {
+	x.counted = x.client()
+	if !a.crowd.enter(x.counted) {
+		writeProblem(x, busy(x, http.StatusServiceUnavailable, time.Second, "too many requests of this client at once"))
+		return false
+	}
 	if a.flying.Add(1) > int64(a.limits.Requests) {
-		a.flying.Add(-1)
+		a.leave(x)
 		writeProblem(x, busy(x, http.StatusServiceUnavailable, time.Second, "too many requests at once"))
 		return false
 	}
@@ -148,6 +160,7 @@ func (a *API) admit(x *exchange, r *http.Request) bool {
 
 func (a *API) leave(x *exchange) {
 	if !x.streaming {
+		a.crowd.leave(x.counted)
 		a.flying.Add(-1)
 	}
 }

@@ -52,7 +52,7 @@ type Limits struct {
 	BodiesInFlight int64         // bytes of all request bodies held at once. Default 256 MiB
 	BatchEvents    int           // events in one request. Default 10,000
 	HeaderBytes    int           // of one request. Default 16 KiB
-	Requests       int           // in flight at once, streams not counted. Default 1,024
+	Requests       int           // in flight at once, streams not counted; of one client three quarters of them. Default 1,024
 	Streams        int           // server-sent event streams at once. Default 2,000
 	Rate           float64       // requests per second and client (key name, else address). Default 0: no limit
 	Burst          int           // requests a client may save up. Default: one second's worth, at least 1

@@ -35,12 +35,12 @@ type taken struct {
 
 // postEvents takes one event or an array of them.
 func (a *API) postEvents(w http.ResponseWriter, r *http.Request) {
-	body, p := a.readBody(w, r)
+	body, size, p := a.readBody(w, r)
 	if p != nil {
 		writeProblem(w, p)
 		return
 	}
-	t, size := &taken{}, a.reservation(r)
+	t := &taken{}
 	// Also when the handler panics: a key nobody can use again would be worse than an event sent twice.
 	defer func() { a.finish(t, size) }()
 	if key := r.Header.Get("Idempotency-Key"); key != "" {
@@ -175,51 +175,86 @@ func (a *API) publishProblem(w http.ResponseWriter, err error) *huma.ErrorModel 
 		"the broker has not taken the events; of several some may be published, and would be there twice if they are sent again")
 }
 
-// reservation is how many bytes of memory a request's body may take.
-func (a *API) reservation(r *http.Request) int64 {
-	if r.ContentLength >= 0 && r.ContentLength < a.limits.BodyBytes {
-		return r.ContentLength
-	}
-	return a.limits.BodyBytes
-}
-
-// readBody reads a JSON body within the limits. When it returns no problem, the caller releases the reservation.
-func (a *API) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *huma.ErrorModel) {
+// readBody reads a JSON body within the limits. When it returns no problem, the caller releases the bytes that are set aside for it.
+func (a *API) readBody(w http.ResponseWriter, r *http.Request) (body []byte, size int64, p *huma.ErrorModel) {
 	if t := r.Header.Get("Content-Type"); t != "" && t != "application/json" {
 		if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
-			return nil, problem(http.StatusUnsupportedMediaType, "send Content-Type: application/json")
+			return nil, 0, problem(http.StatusUnsupportedMediaType, "send Content-Type: application/json")
 		}
 	}
 	if r.ContentLength > a.limits.BodyBytes {
-		return nil, a.tooLarge()
+		return nil, 0, a.tooLarge()
 	}
-	size := a.reservation(r)
-	if !a.bodies.TryAcquire(size) {
-		return nil, busy(w, http.StatusServiceUnavailable, time.Second, "too many bytes are under way")
-	}
-	body, err := readAll(http.MaxBytesReader(w, r.Body, a.limits.BodyBytes), r.ContentLength)
+	body, size, err := a.readAll(http.MaxBytesReader(w, r.Body, a.limits.BodyBytes), r.ContentLength)
 	if err == nil {
-		return body, nil
+		return body, size, nil
 	}
 	a.bodies.Release(size)
-	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		return nil, a.tooLarge()
+	if errors.Is(err, errNoRoom) {
+		return nil, 0, busy(w, http.StatusServiceUnavailable, time.Second, "too many bytes are under way")
 	}
-	return nil, problem(http.StatusBadRequest, "the body ends too early or came too slowly")
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
+		return nil, 0, a.tooLarge()
+	}
+	return nil, 0, problem(http.StatusBadRequest, "the body ends too early or came too slowly")
 }
 
 func (a *API) tooLarge() *huma.ErrorModel {
 	return problem(http.StatusRequestEntityTooLarge, "the body must have at most "+strconv.FormatInt(a.limits.BodyBytes, 10)+" bytes")
 }
 
-// readAll is io.ReadAll with room made in advance where the length is told.
-func readAll(r io.Reader, length int64) ([]byte, error) {
-	if length < 0 {
-		return io.ReadAll(r)
+// firstRoom is how many bytes are set aside for a body before any of it has come. Announcing more costs a client nothing, so that for more it
+// has to send what there is room for.
+const firstRoom = 128 << 10
+
+var errNoRoom = errors.New("no room for more bytes")
+
+// readAll reads a body of a length, negative if that is not told, and sets the bytes aside that it takes as they come.
+func (a *API) readAll(r io.Reader, length int64) (body []byte, size int64, err error) {
+	most := a.limits.BodyBytes
+	if length >= 0 {
+		most = length
 	}
-	body := make([]byte, length)
-	_, err := io.ReadFull(r, body)
-	return body, err
+	for {
+		room := min(most, max(firstRoom, 4*size))
+		if !a.bodies.TryAcquire(room - size) {
+			return nil, size, errNoRoom
+		}
+		body, size = append(make([]byte, 0, room), body...), room
+		if body, err = fill(r, body); errors.Is(err, io.EOF) && (length < 0 || int64(len(body)) == length) {
+			return body, size, nil
+		}
+		if err == nil && int64(len(body)) == most {
+			err = a.ended(r, length)
+			return body, size, err
+		}
+		if err != nil {
+			return nil, size, err
+		}
+	}
+}
+
+// fill reads until there is no room in b, or an error. io.EOF is the end of what was sent whole; a body that was cut off ends otherwise.
+func fill(r io.Reader, b []byte) ([]byte, error) {
+	for len(b) < cap(b) {
+		n, err := r.Read(b[len(b):cap(b)])
+		if b = b[:len(b)+n]; err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// ended looks, where a body's length was not told, whether something follows.
+func (a *API) ended(r io.Reader, length int64) error {
+	if length >= 0 {
+		return nil
+	}
+	_, err := fill(r, make([]byte, 0, 1))
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err // of http.MaxBytesReader
 }
 
 // decode cuts a body into events and checks every one of them (H2).

@@ -18,8 +18,9 @@ type exchange struct {
 	accept    string  // the Accept header, which only queries of views heed
 	status    int
 	bytes     int64
-	swallow   bool // the mux's own text follows; ours is written already
-	streaming bool // not one of the requests in flight any more
+	swallow   bool   // the mux's own text follows; ours is written already
+	counted   string // as whose it is in flight
+	streaming bool   // not one of the requests in flight any more
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -61,6 +63,10 @@ func TestHostileClients(t *testing.T) {
 		{"large headers", "GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("y", 20_000) + "\r\n\r\n", false, "431"},
 		{"announced too large", post("Content-Length: 9999999999\r\n", ""), false, "413"},
 		{"chunked too large", post("Transfer-Encoding: chunked\r\n", "20000\r\n"+strings.Repeat(" ", 0x20000)+"\r\n0\r\n\r\n"), false, "413"},
+		{"chunks", post("Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(camel), camel)), false, "202"},
+		{"whole event in chunks that do not end", post("Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n", len(camel), camel)), true, "400"},
+		{"whole event in half a chunk", post("Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s", len(camel)+1, camel)), true, "400"},
+		{"whole event of half a length", post(fmt.Sprintf("Content-Length: %d\r\n", len(camel)+1), camel), true, "400"},
 		{"bad chunk", post("Transfer-Encoding: chunked\r\n", "zz\r\n"), false, "400"},
 		{"two lengths", post("Content-Length: 1\r\nContent-Length: 2\r\n", "{}"), false, "400"},
 		{"length and chunks", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), false, "422"},
@@ -78,7 +84,7 @@ func TestHostileClients(t *testing.T) {
 			}
 		})
 	}
-	if got := r.publisher.published(); len(got) != 1 || string(got[0].Value) != camel {
+	if got := r.publisher.published(); len(got) != 2 || string(got[0].Value) != camel {
 		t.Errorf("published %q", got)
 	}
 	if n := r.api.flying.Load(); n != 0 {
@@ -102,6 +108,88 @@ func TestManySlowClients(t *testing.T) {
 	}
 	if n := len(r.publisher.published()); n != 1 {
 		t.Errorf("%d events published", n)
+	}
+}
+
+// slowPost begins to post a body that says it has so many bytes, or does not say, and sends no more than a beginning of it until the
+// test has ended.
+func (r *rig) slowPost(address string, length int64, sent string) {
+	r.t.Helper()
+	pipe, rest := io.Pipe()
+	begun := make(chan struct{})
+	req := httptest.NewRequestWithContext(r.t.Context(), "POST", "http://localhost:8080"+eventsURL, io.MultiReader(strings.NewReader(sent), &signal{Reader: pipe, begun: begun}))
+	req.RemoteAddr, req.ContentLength = address, length
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		r.api.ServeHTTP(httptest.NewRecorder(), req)
+	}()
+	r.t.Cleanup(func() { _ = rest.Close(); <-answered })
+	select {
+	case <-begun:
+	case <-answered:
+		r.t.Error("it was answered at once")
+	}
+}
+
+// signal tells when it is read first.
+type signal struct {
+	io.Reader
+	begun chan struct{}
+	once  sync.Once
+}
+
+func (s *signal) Read(b []byte) (int, error) {
+	s.once.Do(func() { close(s.begun) })
+	return s.Reader.Read(b)
+}
+
+// TestAnnouncedBytesTakeNoRoom: who says that much will come, or that it will not say how much, has to send it before it takes room from
+// others.
+func TestAnnouncedBytesTakeNoRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range 200 {
+		r.slowPost(fmt.Sprintf("192.0.2.%d:1", i), []int64{-1, 8 << 20}[i%2], "[")
+	}
+	want(t, r.do("POST", eventsURL, camel), http.StatusAccepted)
+	many := "[" + strings.Repeat(camel+",\n", 7000) + camel + "]"
+	if len(many) < 5*firstRoom {
+		t.Fatalf("%d bytes are too few to tell", len(many))
+	}
+	want(t, r.do("POST", eventsURL, many), http.StatusAccepted)
+	whole := httptest.NewRequestWithContext(t.Context(), "POST", "http://localhost:8080"+eventsURL, io.MultiReader(strings.NewReader(many)))
+	whole.ContentLength = -1
+	w := httptest.NewRecorder()
+	r.api.ServeHTTP(w, whole)
+	want(t, w, http.StatusAccepted)
+	if got := r.publisher.published(); len(got) != 1+2*7001 || string(got[14002].Value) != camel {
+		t.Errorf("%d events are published", len(got))
+	}
+}
+
+// TestOneClientLeavesRoom: however many requests one client has under way, others are answered, and it is told why it is not.
+func TestOneClientLeavesRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keyed, func(c *Config) { c.Limits.Requests = 40 })
+	open := newRig(t, func(c *Config) { c.Limits.Requests = 40 })
+	for range 30 {
+		open.slowPost("192.0.2.1:1", 100, "{")
+	}
+	if body := want(t, open.from("192.0.2.1:2", ""), 503); !strings.Contains(fmt.Sprint(body), "of this client") {
+		t.Errorf("it is told %v", body)
+	}
+	for i := range 20 {
+		want(t, open.from(fmt.Sprintf("192.0.2.2:%d", i), ""), 200)
+	}
+	if n := len(open.api.crowd.of); n != 1 {
+		t.Errorf("%d clients are counted", n)
+	}
+	for range 40 {
+		want(t, r.from("192.0.2.1:1", "read me"), 200)
+	}
+	if n := len(r.api.crowd.of); n != 0 {
+		t.Errorf("%d clients are counted", n)
 	}
 }
 

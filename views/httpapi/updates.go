@@ -152,8 +152,9 @@ func (a *API) streamUpdates(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.stream.leave(l)
-	exchangeOf(w).streaming = true
-	a.flying.Add(-1)
+	x := exchangeOf(w)
+	a.leave(x)
+	x.streaming = true
 	out := &streamWriter{w: w, control: http.NewResponseController(w), now: a.cfg.Now, timeout: a.limits.WriteTimeout}
 	if out.write([]byte("retry: 2000\n\n")) != nil || out.write(frames...) != nil {
 		return

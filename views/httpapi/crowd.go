@@ -1,0 +1,35 @@
+package httpapi
+
+import "sync"
+
+// crowd counts requests in flight by client, so that one that sends slowly on many connections leaves room for the others. It holds
+// no more than there are requests in flight.
+type crowd struct {
+	limit int // of one client
+
+	mu sync.Mutex
+	of map[string]int
+}
+
+func newCrowd(requests int) *crowd {
+	return &crowd{limit: max(1, requests-requests/4), of: map[string]int{}}
+}
+
+// enter counts one more, unless the client has as many as it may.
+func (c *crowd) enter(client string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of[client] >= c.limit {
+		return false
+	}
+	c.of[client]++
+	return true
+}
+
+func (c *crowd) leave(client string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of[client]--; c.of[client] == 0 {
+		delete(c.of, client)
+	}
+}

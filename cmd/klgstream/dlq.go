@@ -396,7 +396,7 @@ func (c *lettersReplayCmd[B]) Run(ctx context.Context, a *app) error {
 	}
 	defer from.Close()
 	r := &redelivery{
-		topic: from.topic, limit: c.Limit, most: c.MaxReplays, through: map[int32]int64{}, left: map[int32]bool{},
+		topic: from.topic, results: c.Output, limit: c.Limit, most: c.MaxReplays, through: map[int32]int64{}, left: map[int32]bool{},
 		pace: pacer{now: a.now, began: a.now(), rate: c.Rate},
 	}
 	from.passed = r.leave
@@ -421,12 +421,14 @@ func (c *lettersReplayCmd[B]) Run(ctx context.Context, a *app) error {
 // redelivery is one replay of letters.
 type redelivery struct {
 	topic          string
+	results        string // topic whose letters are no events, but the sink's
 	limit          int
 	most           int64
 	pace           pacer
 	counts         *replayer
 	taken          int
 	worn, foreign  int
+	refused        int             // results the store did not take
 	through        map[int32]int64 // per partition, the last offset taken with all before it
 	left           map[int32]bool  // partitions with a letter that is not taken
 	behind         int             // letters taken behind such a one
@@ -444,6 +446,10 @@ func (r *redelivery) take(l *letter) (bool, error) {
 		r.foreign++
 		r.foreignFirstAt = cmp.Or(r.foreignFirstAt, l.position())
 		return false, nil //nolint:nilerr // told in the end, all together
+	case l.Topic == r.results:
+		r.leave(l)
+		r.refused++
+		return false, nil
 	case l.replays >= r.most:
 		r.leave(l)
 		if r.worn++; len(r.wornPositions) < 5 {
@@ -505,6 +511,9 @@ func (r *redelivery) report(w io.Writer, command, did string) error {
 		faults = append(faults, fmt.Errorf("%d events were refused, replayed %d times before (%s, …): mend their cause, then raise --max-replays",
 			r.worn, r.most, strings.Join(r.wornPositions, ", ")))
 	}
+	if r.refused > 0 {
+		faults = append(faults, fmt.Errorf("%d are results of %s that the store did not take, and no events: load them again by klgstream sink --from-beginning", r.refused, r.results))
+	}
 	if r.foreign > 0 {
 		faults = append(faults, fmt.Errorf("%d records of %s are no letters of this program and were left alone, the first %s", r.foreign, r.topic, r.foreignFirstAt))
 	}
@@ -538,6 +547,8 @@ func sortedKeys[V any](m map[int32]V) []int32 {
 type lettersPurgeCmd[B box] struct {
 	Positions []string `arg:"" optional:"" help:"Last event to delete of a partition, with all before it: partition@offset, repeatable."`
 	All       bool     `help:"Delete all events there are now." group:"letters"`
+	Until     string   `placeholder:"TIME" help:"Delete all events that arrived before this time: RFC 3339, or a duration before now, for example 720h." group:"letters"`
+	Partition []int32  `placeholder:"N" help:"With --all or --until: only events of this partition, repeatable." group:"letters"`
 	DryRun    bool     `help:"Only say what would be deleted." group:"letters"`
 	Yes       bool     `help:"Do delete: they cannot be brought back." group:"letters"`
 	Kafka     `group:"kafka"`
@@ -545,9 +556,19 @@ type lettersPurgeCmd[B box] struct {
 }
 
 func (c *lettersPurgeCmd[B]) check() error {
-	faults := []error{checkAll(&c.Kafka, &c.Names)}
-	if c.All == (len(c.Positions) > 0) {
-		faults = append(faults, errors.New("purge needs either positions or --all"))
+	_, when := moment("until", c.Until, time.Time{})
+	faults := []error{checkAll(&c.Kafka, &c.Names), when}
+	ways := 0
+	for _, given := range []bool{c.All, c.Until != "", len(c.Positions) > 0} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		faults = append(faults, errors.New("purge needs either positions, or --until, or --all"))
+	}
+	if len(c.Partition) > 0 && len(c.Positions) > 0 {
+		faults = append(faults, errors.New("--partition: positions name their partitions"))
 	}
 	seen := map[int32]bool{}
 	for _, text := range c.Positions {
@@ -569,7 +590,7 @@ func (c *lettersPurgeCmd[B]) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer from.Close()
-	before, total, err := c.plan(from, a.stdout)
+	before, total, err := c.plan(from, a.now(), a.stdout)
 	if err != nil {
 		return err
 	}
@@ -593,7 +614,7 @@ func (c *lettersPurgeCmd[B]) Run(ctx context.Context, a *app) error {
 }
 
 // plan is the first offset to keep of each partition that loses events, and how many it is in all.
-func (c *lettersPurgeCmd[B]) plan(from *letters, w io.Writer) (before map[int32]int64, total int64, err error) {
+func (c *lettersPurgeCmd[B]) plan(from *letters, now time.Time, w io.Writer) (before map[int32]int64, total int64, err error) {
 	wanted := map[int32]int64{}
 	for _, text := range c.Positions {
 		p, offset, _ := parsePosition(text) // it is valid
@@ -602,6 +623,11 @@ func (c *lettersPurgeCmd[B]) plan(from *letters, w io.Writer) (before map[int32]
 	partitions, err := from.client.Partitions(from.topic)
 	if err != nil {
 		return nil, 0, fmt.Errorf("describe topic %q: %w", from.topic, err)
+	}
+	for _, p := range c.Partition {
+		if err := from.has(p, partitions); err != nil {
+			return nil, 0, err
+		}
 	}
 	before = map[int32]int64{}
 	for _, p := range partitions {
@@ -612,8 +638,11 @@ func (c *lettersPurgeCmd[B]) plan(from *letters, w io.Writer) (before map[int32]
 		}
 		to, ok := wanted[p]
 		delete(wanted, p)
-		if c.All {
-			to, ok = newest, true
+		if len(c.Positions) == 0 {
+			if to, err = c.first(from, p, newest, now); err != nil {
+				return nil, 0, err
+			}
+			ok = len(c.Partition) == 0 || slices.Contains(c.Partition, p)
 		}
 		if to > newest {
 			return nil, 0, fmt.Errorf("purge %s/%d@%d: the last event is %d@%d", from.topic, p, to-1, p, newest-1)
@@ -628,4 +657,20 @@ func (c *lettersPurgeCmd[B]) plan(from *letters, w io.Writer) (before map[int32]
 		return nil, 0, fmt.Errorf("purge %s: there is no partition %d", from.topic, sortedKeys(wanted)[0])
 	}
 	return before, total, nil
+}
+
+// first is the first offset of a partition to keep.
+func (c *lettersPurgeCmd[B]) first(from *letters, p int32, newest int64, now time.Time) (int64, error) {
+	if c.All {
+		return newest, nil
+	}
+	until, _ := moment("until", c.Until, now) // it is valid
+	offset, err := from.client.GetOffset(from.topic, p, until.UnixMilli())
+	if err != nil {
+		return 0, fmt.Errorf("find %s in %s/%d: %w", until.Format(time.RFC3339), from.topic, p, err)
+	}
+	if offset < 0 { // all are older
+		return newest, nil
+	}
+	return min(offset, newest), nil
 }

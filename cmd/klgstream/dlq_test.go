@@ -170,6 +170,19 @@ func TestLettersReplay(t *testing.T) {
 	}
 }
 
+// A result that the store did not take is no event: it is not published as one.
+func TestLettersReplayNoResults(t *testing.T) {
+	t.Parallel()
+	_, k := broker(t)
+	put(t, k,
+		asRecord("aircraft-events-dlq", 0, codecs.Letter{Reason: "refused_by_store", Topic: "aircraft-windows", EventTime: codecs.NoTime, Value: []byte(`{}`)}),
+		asRecord("aircraft-events-dlq", 0, codecs.Letter{Reason: "future", Topic: "aircraft-events", EventTime: codecs.NoTime, Value: []byte(`{}`)}))
+	out, errs := on(t, k, exitFailed, "dlq", "replay")
+	if !strings.Contains(out, "1 events replayed") || !strings.Contains(out, "1 of them stand behind") || !strings.Contains(errs, "1 are results of aircraft-windows") {
+		t.Errorf("printed %s, said %s", out, errs)
+	}
+}
+
 // A purge deletes everything before a position: none is advised that would delete an event that was not replayed.
 func TestLettersReplayAdvisesNoLoss(t *testing.T) {
 	t.Parallel()
@@ -280,6 +293,24 @@ func TestLettersPurge(t *testing.T) {
 	if n := count("dlq"); n != 3 {
 		t.Errorf("%d letters left, want 3", n)
 	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--until=1h"}, "0 events would be deleted"},
+		{[]string{"--until=0s"}, "3 events would be deleted"},
+		{[]string{"--until=2999-01-01T00:00:00Z", "--partition=3"}, "1 events would be deleted"},
+		{[]string{"--all", "--partition=2", "--partition=3"}, "2 events would be deleted"},
+	} {
+		if out, _ := on(t, k, exitOK, append([]string{"dlq", "purge", "--dry-run"}, c.args...)...); !strings.Contains(out, c.want) {
+			t.Errorf("purge %q printed %s, want %s", c.args, out, c.want)
+		}
+	}
+	on(t, k, exitFailed, "dlq", "purge", "--all", "--partition=9", "--dry-run")
+	on(t, k, exitOK, "dlq", "purge", "--until=0s", "--partition=3", "--yes")
+	if n := count("dlq"); n != 2 {
+		t.Errorf("%d letters left, want 2", n)
+	}
 	on(t, k, exitOK, "dlq", "purge", "--all", "--yes")
 	on(t, k, exitOK, "dlq", "purge", "--all", "--yes") // nothing to do
 	if n, late := count("dlq"), count("late"); n != 0 || late != 4 {
@@ -302,6 +333,9 @@ func TestLettersRefuse(t *testing.T) {
 		{"dlq", "replay", "--rate=-1"},
 		{"dlq", "purge"},
 		{"dlq", "purge", "0@1", "--all"},
+		{"dlq", "purge", "--until=1h", "--all"},
+		{"dlq", "purge", "--until=yesterday"},
+		{"dlq", "purge", "0@1", "--partition=0"},
 		{"dlq", "purge", "0@1", "0@2"},
 	} {
 		if code := run(t.Context(), args, newOutside().environment); code != exitConfig {

@@ -300,9 +300,10 @@ func TestDevServes(t *testing.T) {
 		return strings.Contains(body, `"total_events":1`)
 	})
 	for path, want := range map[string]string{web + "/": "<html", web + "/api/v1/streaming/views/fleet": `"N77"`, web + "/api/v1/streaming/health": `"status":"ok"`, ops + "/readyz": `"processor":"ready"`, ops + "/metrics": "klgstream_events_total"} {
-		if status, body := fetch(t, http.MethodGet, path, ""); status != http.StatusOK || !strings.Contains(body, want) {
-			t.Errorf("%s: status %d without %s: %.200s", path, status, want, body)
-		}
+		eventually(t, func() bool { // the group tables may not be read yet
+			status, body := fetch(t, http.MethodGet, path, "")
+			return status == http.StatusOK && strings.Contains(body, want)
+		})
 	}
 	got := consume(t, Kafka{Brokers: strings.Split(brokers, ",")}, "aircraft-windows", 1)
 	if !strings.Contains(string(got[0].Value), "N77") {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -30,13 +31,27 @@ func commandNames(t *testing.T) (names []string) {
 
 var helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+(?: [a-z]+)*)(?:\s{2,}.*| <.*)?$`)
 
-// listed are the commands that a command's help lists.
-func listed(t *testing.T, command ...string) (names []string) {
+// helps are the answers to --help, by command: they are asked for a thousand times, and are the same each time.
+var helps sync.Map
+
+func helpOf(t *testing.T, command ...string) string {
 	t.Helper()
-	help, err := klgstream(t, nil, append(command, "--help")...)
+	name := strings.Join(command, " ")
+	if help, ok := helps.Load(name); ok {
+		return help.(string)
+	}
+	help, err := klgstream(t, nil, append(slices.Clone(command), "--help")...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	helps.Store(name, help)
+	return help
+}
+
+// listed are the commands that a command's help lists.
+func listed(t *testing.T, command ...string) (names []string) {
+	t.Helper()
+	help := helpOf(t, command...)
 	_, list, _ := strings.Cut(help, "\nCommands:\n")
 	for _, m := range helpCommand.FindAllStringSubmatch(list, -1) {
 		names = append(names, m[1])
@@ -53,10 +68,7 @@ var (
 // settingsOf are the settings of a command by its help.
 func settingsOf(t *testing.T, command string) (all []aSetting) {
 	t.Helper()
-	help, err := klgstream(t, nil, append(strings.Fields(command), "--help")...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	help := helpOf(t, strings.Fields(command)...)
 	help, _, _ = strings.Cut(help, "\nCommands:\n")
 	group := ""
 	for line := range strings.Lines(help) {

@@ -35,6 +35,7 @@ type API struct {
 	throttle *throttle
 	guesses  *guesses
 	bodies   *semaphore.Weighted
+	answers  *semaphore.Weighted
 	flying   atomic.Int64 // requests in flight, streams not counted
 	crowd    *crowd       // the same by client
 
@@ -72,6 +73,7 @@ func New(cfg Config) (*API, error) {
 		guesses:  newGuesses(cfg.Logger, cfg.Now),
 		crowd:    newCrowd(limits.Requests),
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
+		answers:  semaphore.NewWeighted(limits.AnswersInFlight),
 		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, limit: publishLimit * limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},
 		repeat:   newIdempotency(limits.IdempotencyTTL, limits.IdempotencyMax, cfg.Now),
 		slow:     newSlowAnswers(limits.QueryTimeout, cfg.Now),

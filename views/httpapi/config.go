@@ -48,23 +48,24 @@ type Check struct {
 
 // Limits bounds what clients can make the process hold or do. The zero value of a field is its default.
 type Limits struct {
-	BodyBytes      int64         // of one request. Default 8 MiB
-	BodiesInFlight int64         // bytes of all request bodies held at once. Default 256 MiB
-	BatchEvents    int           // events in one request. Default 10,000
-	HeaderBytes    int           // of one request. Default 16 KiB
-	Requests       int           // in flight at once, streams not counted; of one client three quarters of them. Default 1,024
-	Streams        int           // server-sent event streams at once. Default 2,000
-	Rate           float64       // requests per second and client (key name, else address). Default 0: no limit
-	Burst          int           // requests a client may save up. Default: one second's worth, at least 1
-	ReadTimeout    time.Duration // for a whole request to arrive. Default 30 s
-	HeaderTimeout  time.Duration // for its headers. Default 5 s
-	WriteTimeout   time.Duration // for an answer to be taken, and for each frame of a stream. Default 30 s
-	QueryTimeout   time.Duration // for the store to answer one query. Default 10 s
-	PublishTimeout time.Duration // for the broker's acknowledgement. Default 15 s
-	DecideTimeout  time.Duration // for the registry to take a new aircraft before the answer is 202. Default 3 s
-	Interval       time.Duration // between two pictures on the stream. Default 1 s
-	IdempotencyTTL time.Duration // how long an Idempotency-Key is remembered. Default 1 h
-	IdempotencyMax int           // keys remembered at most, oldest forgotten first. Default 100,000
+	BodyBytes       int64         // of one request. Default 8 MiB
+	BodiesInFlight  int64         // bytes of all request bodies held at once. Default 256 MiB
+	AnswersInFlight int64         // bytes of all pages of views that wait for their clients to take them, small ones not counted. Default 256 MiB
+	BatchEvents     int           // events in one request. Default 10,000
+	HeaderBytes     int           // of one request. Default 16 KiB
+	Requests        int           // in flight at once, streams not counted; of one client three quarters of them. Default 1,024
+	Streams         int           // server-sent event streams at once. Default 2,000
+	Rate            float64       // requests per second and client (key name, else address). Default 0: no limit
+	Burst           int           // requests a client may save up. Default: one second's worth, at least 1
+	ReadTimeout     time.Duration // for a whole request to arrive. Default 30 s
+	HeaderTimeout   time.Duration // for its headers. Default 5 s
+	WriteTimeout    time.Duration // for an answer to be taken, and for each frame of a stream. Default 30 s
+	QueryTimeout    time.Duration // for the store to answer one query. Default 10 s
+	PublishTimeout  time.Duration // for the broker's acknowledgement. Default 15 s
+	DecideTimeout   time.Duration // for the registry to take a new aircraft before the answer is 202. Default 3 s
+	Interval        time.Duration // between two pictures on the stream. Default 1 s
+	IdempotencyTTL  time.Duration // how long an Idempotency-Key is remembered. Default 1 h
+	IdempotencyMax  int           // keys remembered at most, oldest forgotten first. Default 100,000
 }
 
 // Scope is what a key allows.
@@ -137,6 +138,7 @@ func (l *Limits) validate() error {
 	}{
 		{"body bytes", float64(l.BodyBytes)},
 		{"bodies in flight", float64(l.BodiesInFlight)},
+		{"answers in flight", float64(l.AnswersInFlight)},
 		{"batch events", float64(l.BatchEvents)},
 		{"header bytes", float64(l.HeaderBytes)},
 		{"requests", float64(l.Requests)},
@@ -167,6 +169,7 @@ func (l *Limits) withDefaults() Limits {
 	d := *l
 	def(&d.BodyBytes, 8<<20)
 	def(&d.BodiesInFlight, max(256<<20, d.BodyBytes))
+	def(&d.AnswersInFlight, 256<<20)
 	def(&d.BatchEvents, 10_000)
 	def(&d.HeaderBytes, 16<<10)
 	def(&d.Requests, 1024)

@@ -140,18 +140,28 @@ func (a *API) queryView(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem(http.StatusInternalServerError, "the page cannot be encoded"))
 		return
 	}
-	writePage(w, r, form, result, body.Bytes())
+	if size := min(int64(body.Len()), a.limits.AnswersInFlight); size > smallAnswer {
+		if !a.answers.TryAcquire(size) {
+			writeProblem(w, busy(w, http.StatusServiceUnavailable, time.Second, "too many bytes of answers wait for their clients; ask for less with limit"))
+			return
+		}
+		defer a.answers.Release(size)
+	}
+	writePage(w, r, form, result.Next, body.Bytes())
 }
 
-func writePage(w http.ResponseWriter, r *http.Request, form string, result views.Result, body []byte) {
+// smallAnswer is the size up to which pages are not counted: whoever reads slowly may be in the way of other large pages only.
+const smallAnswer = 64 << 10
+
+func writePage(w http.ResponseWriter, r *http.Request, form, cursor string, body []byte) {
 	sum := sha256.Sum256(body)
 	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 	h := w.Header()
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "no-cache")
-	if result.Next != "" {
+	if cursor != "" {
 		next := r.URL.Query()
-		next.Set("cursor", result.Next)
+		next.Set("cursor", cursor)
 		h.Set("Link", "<"+r.URL.EscapedPath()+"?"+next.Encode()+`>; rel="next"`)
 	}
 	if matches(r.Header.Get("If-None-Match"), tag) {

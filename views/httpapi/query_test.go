@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,4 +220,46 @@ func TestOpenAPI(t *testing.T) {
 
 func codeText(code int) string {
 	return string(rune('0'+code/100)) + string(rune('0'+code/10%10)) + string(rune('0'+code%10))
+}
+
+// unread is an answer that its client does not take before it is told to.
+type unread struct {
+	*httptest.ResponseRecorder
+	begun, goOn chan struct{}
+	once        sync.Once
+}
+
+func (u *unread) Write(b []byte) (int, error) {
+	u.once.Do(func() { close(u.begun) })
+	<-u.goOn
+	return u.ResponseRecorder.Write(b)
+}
+
+// TestPagesThatNobodyTakes: clients that ask for large pages and do not read them cannot make the process hold any number; small pages are
+// answered all the while.
+func TestPagesThatNobodyTakes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.Limits.AnswersInFlight = 300 << 10 })
+	when := instant("2013-01-01T10:00:00Z")
+	r.store.set("aircraft_stats", []any{"BIG", int64(1), when, when}, []any{strings.Repeat("x", 100<<10), int64(2), when, when})
+	goOn := make(chan struct{})
+	var all sync.WaitGroup
+	for range 2 {
+		u := &unread{ResponseRecorder: httptest.NewRecorder(), begun: make(chan struct{}), goOn: goOn}
+		all.Go(func() {
+			r.api.ServeHTTP(u, httptest.NewRequestWithContext(t.Context(), "GET", "http://localhost:8080"+viewsURL+"/aircraft_stats", nil))
+			if u.Code != http.StatusOK {
+				t.Errorf("the page is answered %d", u.Code)
+			}
+		})
+		<-u.begun
+	}
+	body := want(t, r.do("GET", viewsURL+"/aircraft_stats", ""), http.StatusServiceUnavailable)
+	if detail, _ := body["detail"].(string); !strings.Contains(detail, "limit") {
+		t.Errorf("the answer is %v", body)
+	}
+	want(t, r.do("GET", viewsURL+"/aircraft_stats?registration_number=BIG", ""), http.StatusOK)
+	close(goOn)
+	all.Wait()
+	want(t, r.do("GET", viewsURL+"/aircraft_stats", ""), http.StatusOK)
 }

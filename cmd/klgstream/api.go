@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 
@@ -41,6 +42,9 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 	o := newOps(a.log)
 	o.watch("topics", &o.topics)
 	o.watch("store", pinged{store})
+	var answers gate // a store that answers may be waiting for its schema, or for another's migration of it
+	answers.wait(errors.New("not answered yet: the store's schema is looked at first"))
+	o.watch("requests", &answers)
 	operations := "http://" + l.Addr().String()
 	a.log.Info("api starts", "operations", operations)
 	return a.role(ctx, o.serveOn(l), func(ctx context.Context) error {
@@ -50,7 +54,7 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 		if err := a.awaitStore(ctx, store); err != nil {
 			return err
 		}
-		return c.answer(ctx, a, store, o, operations)
+		return c.answer(ctx, a, store, o, &answers, operations)
 	})
 }
 
@@ -72,8 +76,8 @@ func (a *app) awaitStore(ctx context.Context, store views.Store) error {
 	}
 }
 
-// answer serves what people and programs ask.
-func (c *apiCmd) answer(ctx context.Context, a *app, store views.Store, o *ops, operations string) error {
+// answer serves what people and programs ask, and opens the gate when they can.
+func (c *apiCmd) answer(ctx context.Context, a *app, store views.Store, o *ops, answers *gate, operations string) error {
 	p, err := newPublisher(c.Kafka, c.Input)
 	if err != nil {
 		return err
@@ -96,6 +100,7 @@ func (c *apiCmd) answer(ctx context.Context, a *app, store views.Store, o *ops, 
 	if err != nil {
 		return err
 	}
+	answers.wait(nil)
 	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", c.url(l), "operations", operations)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range append(tables.parts(), c.serve(a, api, l), api.Run) {

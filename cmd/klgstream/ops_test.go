@@ -183,6 +183,7 @@ func TestReadyzOfARoleThatWaits(t *testing.T) {
 		{bare.Addrs()[0], []string{"processor", "--ops-url=http://127.0.0.1:0"}, "topics", "aircraft-events: does not exist"},
 		{k.Brokers[0], []string{"sink", away, "--sink-ops-addr=127.0.0.1:0"}, "sink", "127.0.0.1:1"},
 		{k.Brokers[0], []string{"api", away, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"}, "store", "127.0.0.1:1"},
+		{k.Brokers[0], []string{"api", away, "--http-addr=127.0.0.1:0", "--api-ops-addr=127.0.0.1:0"}, "requests", "not answered yet"},
 	} {
 		p := launch(t, append(c.args, "--brokers="+c.broker, "--log-format=json")...)
 		ops := p.operations()

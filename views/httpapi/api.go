@@ -38,6 +38,7 @@ type API struct {
 	answers  *semaphore.Weighted
 	flying   atomic.Int64 // requests in flight, streams not counted
 	crowd    *crowd       // the same by client
+	watchers *crowd       // streams by client
 
 	intakes sync.Pool // of *intake
 	commit  *committer
@@ -72,6 +73,7 @@ func New(cfg Config) (*API, error) {
 		throttle: newThrottle(&limits, cfg.Now),
 		guesses:  newGuesses(cfg.Logger, cfg.Now),
 		crowd:    newCrowd(limits.Requests),
+		watchers: newCrowd(limits.Streams),
 		bodies:   semaphore.NewWeighted(limits.BodiesInFlight),
 		answers:  semaphore.NewWeighted(limits.AnswersInFlight),
 		commit:   &committer{publisher: cfg.Publisher, timeout: limits.PublishTimeout, limit: publishLimit * limits.PublishTimeout, flights: 2, events: limits.BatchEvents, size: m.group},

@@ -54,7 +54,7 @@ type Limits struct {
 	BatchEvents     int           // events in one request. Default 10,000
 	HeaderBytes     int           // of one request. Default 16 KiB
 	Requests        int           // in flight at once, streams not counted; of one client three quarters of them. Default 1,024
-	Streams         int           // server-sent event streams at once. Default 2,000
+	Streams         int           // server-sent event streams at once; of one client three quarters of them. Default 2,000
 	Rate            float64       // requests per second and client (key name, else address). Default 0: no limit
 	Burst           int           // requests a client may save up. Default: one second's worth, at least 1
 	ReadTimeout     time.Duration // for a whole request to arrive. Default 30 s

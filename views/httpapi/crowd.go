@@ -2,8 +2,8 @@ package httpapi
 
 import "sync"
 
-// crowd counts requests in flight by client, so that one that sends slowly on many connections leaves room for the others. It holds
-// no more than there are requests in flight.
+// crowd counts what clients have under way, requests or streams, so that one with many connections leaves room for the others. It holds
+// no more than there is under way.
 type crowd struct {
 	limit int // of one client
 
@@ -11,8 +11,8 @@ type crowd struct {
 	of map[string]int
 }
 
-func newCrowd(requests int) *crowd {
-	return &crowd{limit: max(1, requests-requests/4), of: map[string]int{}}
+func newCrowd(all int) *crowd {
+	return &crowd{limit: max(1, all-all/4), of: map[string]int{}}
 }
 
 // enter counts one more, unless the client has as many as it may.

@@ -146,13 +146,19 @@ func (a *API) streamUpdates(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return // its client is done with the headers, and sends the next request
 	}
+	x := exchangeOf(w)
+	if !a.watchers.enter(x.counted) {
+		writeProblem(w, busy(w, http.StatusServiceUnavailable, 10*time.Second, "too many streams of this client are open"))
+		return
+	}
 	l, frames := a.stream.join()
 	if l == nil {
+		a.watchers.leave(x.counted)
 		writeProblem(w, busy(w, http.StatusServiceUnavailable, 10*time.Second, "too many streams are open"))
 		return
 	}
 	defer a.stream.leave(l)
-	x := exchangeOf(w)
+	defer a.watchers.leave(x.counted)
 	a.leave(x)
 	x.streaming = true
 	out := &streamWriter{w: w, control: http.NewResponseController(w), now: a.cfg.Now, timeout: a.limits.WriteTimeout}

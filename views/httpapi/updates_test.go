@@ -256,6 +256,36 @@ func TestStreamsAreBounded(t *testing.T) {
 	r.listen(url)
 }
 
+// TestStreamsOfOneClient: one client does not get all the streams there are.
+func TestStreamsOfOneClient(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.Limits.Streams = 4 })
+	url := r.served()
+	one := r.listen(url)
+	r.listen(url)
+	r.listen(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+updatesURL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(text), "of this client") {
+		t.Errorf("a fourth is answered %d %s", answer.StatusCode, text)
+	}
+	if other, _ := r.api.stream.join(); other == nil {
+		t.Error("there is none for others")
+	}
+	one.end()
+	for r.api.stream.count() == 4 {
+		runtime.Gosched()
+	}
+	r.listen(url)
+}
+
 // TestRunEndsStreams: when Run ends, so do the streams, and none begins.
 func TestRunEndsStreams(t *testing.T) {
 	t.Parallel()

@@ -260,6 +260,9 @@ func (t *tail) to(ctx context.Context, ends map[int32]int64) error {
 			return fmt.Errorf("read to %v, at %v: %w", ends, t.next, context.Cause(ctx))
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset < t.next[r.Partition] {
+				return // a client that takes a new leader of an emptied log for one that has lost something reads it again
+			}
 			t.next[r.Partition] = r.Offset + 1
 			l := logRecord{partition: r.Partition, offset: r.Offset, producer: r.ProducerID, key: r.Key, value: r.Value}
 			for _, h := range r.Headers {

@@ -68,6 +68,39 @@ func TestPositionWithinTheLog(t *testing.T) {
 	}
 }
 
+// E6: a loop without a position of a group that has passed events on is refused: it is not the one that they were passed on through.
+func TestLoopWithoutAPosition(t *testing.T) {
+	t.Parallel()
+	at := func(input, loop int64, rekeys bool) position {
+		return position{input: input, loop: loop, clock: clock{rekeys: rekeys}}
+	}
+	for name, c := range map[string]struct {
+		positions   map[int32]position
+		off, accept bool
+		refused     bool
+	}{
+		"in place":                   {map[int32]position{0: at(5, 6, true), 1: at(0, 0, true)}, false, false, false},
+		"gone":                       {map[int32]position{0: at(5, -1, true)}, false, false, true},
+		"gone, at the input's start": {map[int32]position{0: at(0, -1, true)}, false, false, true},
+		"gone, of another partition": {map[int32]position{0: at(5, -1, false), 1: at(5, 6, true)}, false, false, true},
+		"nothing was passed on":      {map[int32]position{0: at(5, -1, false)}, false, false, false},
+		"nothing is committed":       {map[int32]position{0: at(-1, -1, true)}, false, false, false},
+		"no loop":                    {map[int32]position{0: at(5, -1, true)}, true, false, false},
+		"the loss is accepted":       {map[int32]position{0: at(5, -1, true)}, false, true, false},
+	} {
+		loop := "loop"
+		if c.off {
+			loop = ""
+		}
+		r := &run[tick, tally]{
+			config: &Config{AcceptLoss: c.accept}, job: &Job[tick, tally]{Group: "g"}, topics: &topics{loop: "loop"}, ledger: &ledger{loop: loop},
+		}
+		if err := r.checkLoop(c.positions); refusal(err) != c.refused || !c.refused && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // E6: a group table that ends before what was written to it is refused; input and loop are compared with their logs likewise.
 func TestLocate(t *testing.T) {
 	t.Parallel()

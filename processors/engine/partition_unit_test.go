@@ -288,7 +288,9 @@ func TestTableCountsItsBytes(t *testing.T) {
 	set("b", long)
 	r.p.liven(r.p.entries["b"])
 	check("two", 2, 1, len(short))
-	for _, key := range []string{"b", "a", "none"} {
+	set("b", nil)
+	check("the decoded one is gone", 1, 0, len(short))
+	for _, key := range []string{"a", "none"} {
 		set(key, nil)
 	}
 	check("none", 0, 0, 0)

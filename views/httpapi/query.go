@@ -279,9 +279,10 @@ func (a *API) storeProblem(w http.ResponseWriter, r *http.Request, err error) *h
 	if errors.Is(err, views.ErrUnknownView) {
 		return problem(http.StatusNotFound, err.Error())
 	}
-	if r.Context().Err() == nil {
-		a.log.Warn("query store", "error", err)
+	if r.Context().Err() != nil { // who has closed only its half hears this
+		return busy(w, http.StatusServiceUnavailable, time.Second, "the connection was closed, at least by half, before the store had answered: keep it open")
 	}
+	a.log.Warn("query store", "error", err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return busy(w, http.StatusServiceUnavailable, a.limits.QueryTimeout, "the store did not answer within "+plain(a.limits.QueryTimeout)+": ask for less")
 	}

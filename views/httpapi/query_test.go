@@ -263,3 +263,17 @@ func TestPagesThatNobodyTakes(t *testing.T) {
 	all.Wait()
 	want(t, r.do("GET", viewsURL+"/aircraft_stats", ""), http.StatusOK)
 }
+
+// TestQueryOfAHalfClosedClient: that the query was given up with the client is not put down to the store.
+func TestQueryOfAHalfClosedClient(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.store.failWith(context.Canceled)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	r.api.ServeHTTP(w, httptest.NewRequestWithContext(gone, "GET", "http://localhost:8080"+viewsURL+"/aircraft_stats", nil))
+	if body := want(t, w, http.StatusServiceUnavailable); !strings.Contains(fmt.Sprint(body["detail"]), "keep it open") {
+		t.Errorf("the answer is %v", body)
+	}
+}

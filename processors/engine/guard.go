@@ -264,13 +264,13 @@ func (p *partition[E, S]) compares(words map[string]*word, rec *sarama.Record, o
 	}
 }
 
-// overtook reports whether the last result must not be the last word. An own one is repeated unless the last says the same or is newer: else
-// two that agree, or an owner and one that does not know yet that it is none, would repeat each other.
+// overtook reports whether the last result must not be the last word. Of two that say the same none is repeated: two owners who do not know
+// of each other would repeat each other's for ever.
 func (p *partition[E, S]) overtook(w *word) bool {
-	if !w.own {
-		return p.newer != nil && p.newer(w.newest, w.last)
+	if w.own { // and not older than the last, which compares has taken too
+		return !bytes.Equal(w.newest, w.last)
 	}
-	return !bytes.Equal(w.newest, w.last) && (p.newer == nil || !p.newer(w.last, w.newest))
+	return p.newer != nil && p.newer(w.newest, w.last)
 }
 
 // each yields a batch's records with their offsets.

@@ -260,10 +260,13 @@ func (r *run[E, S]) renew(s *session[E, S]) error {
 		return nil
 	}
 	err := r.ledger.heartbeat(s.member)
-	if err != nil && !errors.Is(err, sarama.ErrRebalanceInProgress) {
+	switch {
+	case err == nil:
+		s.lease = now
+	case errors.Is(err, sarama.ErrRebalanceInProgress): // it is a member still; for how long, nobody knows
+	default:
 		return &membershipError{err}
 	}
-	s.lease = now
 	return nil
 }
 

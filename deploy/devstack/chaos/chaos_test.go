@@ -72,6 +72,7 @@ func TestSeedsThatFailed(t *testing.T) {
 		5:       "a late event that a crashed run left was neither counted nor late",
 		19:      "a partition that had read nothing told the others not to wait for it",
 		50_009:  "windows that closed while a checkpoint was written came out again with fewer events",
+		184_089: "a paused member was told that the group rebalances, took itself for an owner, and one revision had two contents",
 		234_711: "of two who were gone one had left an older result behind the other's newer one",
 		582_531: "the truth was read twice where the leader of an emptied log was new, and the events that were there once seemed lost",
 	} {

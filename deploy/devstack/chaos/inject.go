@@ -111,7 +111,9 @@ func (i *injector) strike(f Fault) error {
 		i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS")})
 		i.pending.after(f.Hold, func() { w.lift(r) })
 	case Storm:
-		storm := i.broker.fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS"), Count: -1})
+		storm := i.broker.fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.Heartbeat, kmsg.OffsetCommit, kmsg.SyncGroup}, Group: i.group, Err: errorOf("REBALANCE_IN_PROGRESS"), Count: -1, When: heartbeatsOfMembers(),
+		})
 		i.pending.after(f.Hold, storm.Remove)
 	case StepClock:
 		i.crew.step(f.Slot, f.Hold)
@@ -129,6 +131,24 @@ func (i *injector) strike(f Fault) error {
 		return fmt.Errorf("inject %q: unknown kind", f.Kind)
 	}
 	return nil
+}
+
+// heartbeatsOfMembers tells heartbeats of the group's generation from others'. A member of a former one is never told that the group
+// rebalances, which would say that it is one still.
+func heartbeatsOfMembers() func(kmsg.Request) bool {
+	latest := int32(0)
+	return func(r kmsg.Request) bool {
+		switch r := r.(type) {
+		case *kmsg.HeartbeatRequest:
+			latest = max(latest, r.Generation)
+			return r.Generation == latest
+		case *kmsg.OffsetCommitRequest:
+			latest = max(latest, r.Generation)
+		case *kmsg.SyncGroupRequest:
+			latest = max(latest, r.Generation)
+		}
+		return false
+	}
 }
 
 // hideTail writes to the group table in a transaction that is aborted: behind the last record there is an end that nobody gets to see.

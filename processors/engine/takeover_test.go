@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func (s strand) Write(p []byte) (int, error) {
 
 // witness notes which payments a replica reads, and when its checkpoints were committed. A payment's cents are its number.
 type witness struct {
-	seen func(number int64) // called first. Default none
+	seen func(number int64) // called first, by several partitions at once. Default none
 
 	mu        sync.Mutex
 	read      map[int64]time.Time // when last
@@ -190,12 +191,10 @@ func TestKillReplaysOneCommitIntervalAtMost(t *testing.T) {
 				s := &witness{}
 				readers = append(readers, s)
 				if c != nil && !commit {
-					after := 0
+					var after atomic.Int32 // partitions fold at once
 					s.seen = func(int64) {
-						if s.commits() >= 3 {
-							if after++; after == 7 {
-								c.cut()
-							}
+						if s.commits() >= 3 && after.Add(1) == 7 {
+							c.cut()
 						}
 					}
 				}

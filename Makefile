@@ -18,7 +18,7 @@ run: ## the whole flow in one process, fed by a week of real flights; ARGS="--da
 	$(GO) run ./cmd/klgstream dev $(ARGS)
 
 test: ## all tests; those that need a server not found here are skipped, loudly
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 cover: ## test coverage per package
 	$(GO) test -cover ./processors/... ./codecs/... ./views/... ./cmd/... | awk '$$1 == "ok"'

@@ -8,7 +8,6 @@ import (
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"klgstream.dev/views"
 	"klgstream.dev/views/httpapi"
@@ -42,8 +41,8 @@ func (c *apiCmd) Run(ctx context.Context, a *app) error {
 	o := newOps(a.log)
 	o.watch("topics", &o.topics)
 	o.watch("store", pinged{store})
-	var answers gate // a store that answers may be waiting for its schema, or for another's migration of it
-	answers.wait(errors.New("not answered yet: the store's schema is looked at first"))
+	// A store that answers may be waiting for its schema, or for another's migration of it.
+	answers := gate{lacks: errors.New("not answered yet: the store's schema is looked at first")}
 	o.watch("requests", &answers)
 	operations := "http://" + l.Addr().String()
 	a.log.Info("api starts", "operations", operations)
@@ -102,11 +101,7 @@ func (c *apiCmd) answer(ctx context.Context, a *app, store views.Store, o *ops, 
 	}
 	answers.wait(nil)
 	a.log.Info("api", "brokers", c.Brokers, "store", maskURL(c.StoreURL), "address", c.url(l), "operations", operations)
-	g, ctx := errgroup.WithContext(ctx)
-	for _, part := range append(tables.parts(), c.serve(a, api, l), api.Run) {
-		g.Go(func() error { return part(ctx) })
-	}
-	return g.Wait()
+	return together(ctx, append(tables.parts(), c.serve(a, api, l), api.Run)...)
 }
 
 func newAPI(a *app, h HTTP, w *Windows, store views.Store, p httpapi.Publisher, flow httpapi.Pipeline, tables *liveTables, reg prometheus.Registerer) (*httpapi.API, error) {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -105,13 +104,13 @@ func (c *benchSinkCmd) load(ctx context.Context, a *app, r *rig, url string, rou
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	f.SinkFirst = round%2 == 1
-	bare := func() error { return c.loadBare(ctx, url, filepath.Join(dir, "bare.db"), round, &f) }
-	through := func() error { return c.loadSink(ctx, a, r, url, filepath.Join(dir, "sink.db"), round, &f) }
+	first := func() error { return c.loadBare(ctx, url, filepath.Join(dir, "bare.db"), round, &f) }
+	second := func() error { return c.loadSink(ctx, a, r, url, filepath.Join(dir, "sink.db"), round, &f) }
 	if f.SinkFirst {
-		bare, through = through, bare
+		first, second = second, first
 	}
-	if err = bare(); err == nil {
-		err = through()
+	if err = first(); err == nil {
+		err = second()
 	}
 	if err == nil {
 		fmt.Fprintf(a.stderr, "%s, round %d: bare %.0f rows/s, sink %.0f rows/s\n", f.Store, round+1, f.Bare, f.Sink)
@@ -131,9 +130,9 @@ func (c *benchSinkCmd) loadBare(ctx context.Context, url, file string, round int
 			return err
 		}
 	}
-	cpu := cpuSeconds()
+	cpu := bench.CPUTime()
 	took, err := c.bare(ctx, store, rows)
-	f.Store, f.Bare, f.BareCPU = store.Name(), float64(len(rows))/took.Seconds(), cpuSeconds()-cpu
+	f.Store, f.Bare, f.BareCPU = store.Name(), float64(len(rows))/took.Seconds(), (bench.CPUTime() - cpu).Seconds()
 	return err
 }
 
@@ -147,21 +146,14 @@ func (c *benchSinkCmd) loadSink(ctx context.Context, a *app, r *rig, url, file s
 	if f.Rows, err = bench.FillWindows(ctx, r.brokers, r.names.Output, c.Partitions, rows); err != nil {
 		return err
 	}
-	cpu := cpuSeconds()
+	cpu := bench.CPUTime()
 	took, err := c.throughSink(ctx, a, r, store)
 	if err != nil {
 		return err
 	}
-	f.Sink, f.SinkCPU = float64(len(rows))/took.Seconds(), cpuSeconds()-cpu
+	f.Sink, f.SinkCPU = float64(len(rows))/took.Seconds(), (bench.CPUTime() - cpu).Seconds()
 	f.Wrong, err = wrongRows(ctx, store, rows)
 	return err
-}
-
-// cpuSeconds is what this process has used.
-func cpuSeconds() float64 {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // empty refuses a store with rows: what is there already is written faster.

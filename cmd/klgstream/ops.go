@@ -25,25 +25,21 @@ type noted interface{ Note() string }
 
 // gate is a part of a role that waits for something at its start, and is ready once it is there.
 type gate struct {
-	mu     sync.Mutex
-	lacks  error
-	opened bool
+	mu    sync.Mutex
+	lacks error
 }
 
 // wait notes what is missing; nil opens the gate for good.
 func (g *gate) wait(lacks error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lacks, g.opened = lacks, lacks == nil
+	g.lacks = lacks
 }
 
 // Ready implements readiness.
 func (g *gate) Ready() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.opened && g.lacks == nil {
-		return errors.New("not looked at yet")
-	}
 	return g.lacks
 }
 
@@ -67,7 +63,7 @@ func newOps(log *slog.Logger) *ops {
 		Name: "klgstream_build_info", Help: "Always 1; the label is the version.", ConstLabels: prometheus.Labels{"version": version()},
 	})
 	build.Set(1)
-	o := &ops{registry: prometheus.NewRegistry(), log: log}
+	o := &ops{registry: prometheus.NewRegistry(), log: log, topics: gate{lacks: errors.New("not looked at yet")}}
 	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
 	return o
 }

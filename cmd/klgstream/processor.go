@@ -58,7 +58,7 @@ func (c *processorCmd) Run(ctx context.Context, a *app) error {
 		if err := o.awaitTopics(ctx, a, c.Kafka, c.Names); err != nil {
 			return err
 		}
-		return a.role(ctx, parts...)
+		return together(ctx, parts...)
 	})
 }
 
@@ -115,16 +115,21 @@ func (m *Meaning) futureSkew() time.Duration {
 
 // role runs the parts of a role until ctx ends or one of them fails. That ctx ended is no error.
 func (a *app) role(ctx context.Context, parts ...func(ctx context.Context) error) error {
-	g, inner := errgroup.WithContext(ctx)
-	for _, part := range parts {
-		g.Go(func() error { return part(inner) })
-	}
-	err := g.Wait()
+	err := together(ctx, parts...)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		a.log.Info("stopped")
 		return nil
 	}
 	return err
+}
+
+// together runs the parts until one fails, which ends the others.
+func together(ctx context.Context, parts ...func(ctx context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range parts {
+		g.Go(func() error { return part(ctx) })
+	}
+	return g.Wait()
 }
 
 // Pauses between two looks for a broker that is away.

@@ -198,13 +198,13 @@ func newPartitioner(topic string) sarama.Partitioner {
 
 // Partition implements sarama.Partitioner.
 func (p *partitioner) Partition(msg *sarama.ProducerMessage, n int32) (int32, error) {
-	if flight, ok := msg.Metadata.(inFlight); ok && msg.Key == nil && flight.turn > 0 {
+	if msg.Key != nil {
+		return p.Partitioner.Partition(msg, n)
+	}
+	if flight, ok := msg.Metadata.(inFlight); ok && flight.turn > 0 {
 		return int32((flight.turn - 1) % int64(n)), nil
 	}
-	if msg.Key == nil {
-		return p.spread.Partition(msg, n)
-	}
-	return p.Partitioner.Partition(msg, n)
+	return p.spread.Partition(msg, n)
 }
 
 // RequiresConsistency implements sarama.Partitioner. It is true for records without a key too: dealt out among all

@@ -257,14 +257,7 @@ func (p *pacer) wait(ctx context.Context, at int64) error {
 	if left <= 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return sleep(ctx, left)
 }
 
 // eachLine calls do with every line that is not blank and its number, from 1. The line is valid during the call. gzip

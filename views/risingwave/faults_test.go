@@ -154,7 +154,7 @@ func TestSinkProcessOutlivesEverything(t *testing.T) {
 		}
 	}
 	b.awaitTruth(ctx, t, open(t, risingwave.Config{URL: url}))
-	compareTotals(t, connected(t, url), "after all faults")
+	compareTotals(t, connect(t, url), "after all faults")
 	process.stop(t)
 }
 
@@ -251,5 +251,5 @@ func TestSinkOutlivesAFullDisk(t *testing.T) {
 	if refused >= 0 {
 		t.Errorf("the full disk was met %d times only", refused)
 	}
-	compareTotals(t, connected(t, server.url("postgres")), "after the full disk")
+	compareTotals(t, connect(t, server.url("postgres")), "after the full disk")
 }

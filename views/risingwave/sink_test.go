@@ -198,7 +198,7 @@ func TestSinkOutlivesPostgreSQL(t *testing.T) {
 			}
 			return random.IntN(25) == 0
 		})
-	compareTotals(t, connected(t, url), "after stops and deaths")
+	compareTotals(t, connect(t, url), "after stops and deaths")
 }
 
 // TestSinkIsolatesWhatPostgreSQLRefuses has the database refuse one aircraft: each of its records ends as a dead letter, once,

@@ -1,8 +1,9 @@
 package risingwave_test
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,43 +16,24 @@ import (
 	"klgstream.dev/codecs"
 	"klgstream.dev/views"
 	"klgstream.dev/views/risingwave"
+	"klgstream.dev/views/viewtest"
 )
 
-// anyWindow is a revision of one of a few windows, with contents that owe nothing to those before.
+// anyWindow is one that PostgreSQL takes.
 func anyWindow(r *rand.Rand) codecs.Window {
-	definition := []struct {
-		name, kind  string
-		slide, size int64 // minutes
-	}{
-		{"tumbling:1h", "tumbling", 60, 60},
-		{"tumbling:15m", "tumbling", 15, 15},
-		{"tumbling:1d", "tumbling", 1440, 1440},
-		{"session:30m", "session", 10, 40},
-		{"hopping:2h/1h", "hopping", 60, 120},
-		{"tumbling:25h", "tumbling", 1500, 1500},
-	}[r.IntN(6)]
-	w := codecs.Window{
-		Registration: []string{"N1", "N2", "N3", "n4", "Ö\xff"}[r.IntN(5)], Definition: definition.name, Kind: definition.kind,
-		Start: (r.Int64N(3*1440/definition.slide) - 1440/definition.slide) * definition.slide * 60_000, Revision: r.Int64N(50),
-		Withdrawn: r.IntN(6) == 0, Final: r.IntN(2) == 0,
-	}
-	w.End = w.Start + definition.size*60_000
-	if w.Count = r.Int64N(4); w.Count > 0 {
-		w.First = w.Start + r.Int64N(5)
-		w.Last = w.First + r.Int64N(5)
-		w.Types = []codecs.TypeCount{{Type: "landed", Count: w.Count}}
-		w.LastType, w.HasAircraftID, w.AircraftID = []string{"landed", "departed"}[r.IntN(2)], r.IntN(2) == 0, r.Int64N(3)
-	}
-	return w
+	return viewtest.AnyWindow(r, []string{"N1", "N2", "N3", "n4", "Ö\xff"}, []string{"landed", "departed"})
 }
 
 // totalled are the views that PostgreSQL answers from totals.
 var totalled = []string{"aircraft_days", "aircraft_stats", "busiest_hours", "daily_activity", "last_seen"}
 
-// plain is the view as a query of windows alone.
+// plain is the view as a query of windows alone: as all stores but PostgreSQL define it, or as PostgreSQL once did.
 func plain(t testing.TB, view string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata/plain", view+".sql"))
+	text, err := os.ReadFile(filepath.Join("../definitions", view+".sql"))
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = os.ReadFile(filepath.Join("testdata/plain", view+".sql"))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,17 +72,7 @@ func totals(t *testing.T) (*risingwave.Store, *pgx.Conn) {
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return s, connected(t, url)
-}
-
-func connected(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
-	return conn
+	return s, connect(t, url)
 }
 
 // TestTotalsAreExact has three writers write any revisions of the same windows in any order, again and again, final ones, some that are

@@ -74,31 +74,8 @@ func (c connection) lines(t *testing.T, text string) (list []string) {
 	return list
 }
 
-// anyWindow is a revision of one of a few windows, with contents that owe nothing to those before.
 func anyWindow(r *rand.Rand) codecs.Window {
-	definition := []struct {
-		name, kind  string
-		slide, size int64 // minutes
-	}{
-		{"tumbling:1h", "tumbling", 60, 60},
-		{"tumbling:15m", "tumbling", 15, 15},
-		{"tumbling:1d", "tumbling", 1440, 1440},
-		{"session:30m", "session", 10, 40},
-		{"hopping:2h/1h", "hopping", 60, 120},
-		{"tumbling:25h", "tumbling", 1500, 1500},
-	}[r.IntN(6)]
-	w := codecs.Window{
-		Registration: []string{"N1", "N2", "N3", "Ö\xff", "Ö\xfe"}[r.IntN(5)], Definition: definition.name, Kind: definition.kind,
-		Start: (r.Int64N(3*1440/definition.slide) - 1440/definition.slide) * definition.slide * 60_000, Revision: r.Int64N(50), Withdrawn: r.IntN(5) == 0,
-	}
-	w.End = w.Start + definition.size*60_000
-	if w.Count = r.Int64N(4); w.Count > 0 {
-		w.First = w.Start + r.Int64N(5)
-		w.Last = w.First + r.Int64N(5)
-		w.Types = []codecs.TypeCount{{Type: "landed", Count: w.Count}}
-		w.LastType, w.HasAircraftID, w.AircraftID = []string{"landed", "departed", "x\x00"}[r.IntN(3)], r.IntN(2) == 0, r.Int64N(3)
-	}
-	return w
+	return viewtest.AnyWindow(r, []string{"N1", "N2", "N3", "Ö\xff", "Ö\xfe"}, []string{"landed", "departed", "x\x00"})
 }
 
 // TestTotalsAreExact writes any revisions in any order, again and again, withdraws some, and compares the totals with the rows.

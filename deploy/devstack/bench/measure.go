@@ -76,12 +76,12 @@ func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 func (t *task) measure(ctx context.Context, run mode) (Measurement, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	cpu, began := cpuTime(), time.Now()
+	cpu, began := CPUTime(), time.Now()
 	done, err := run(ctx, t.Job)
 	if err != nil {
 		return Measurement{}, err
 	}
-	m := Measurement{Mode: t.Mode, Events: t.Job.total, Seconds: done.Sub(began).Seconds(), CPU: (cpuTime() - cpu).Seconds()}
+	m := Measurement{Mode: t.Mode, Events: t.Job.total, Seconds: done.Sub(began).Seconds(), CPU: (CPUTime() - cpu).Seconds()}
 	runtime.ReadMemStats(&after)
 	m.Mallocs, m.PeakRSS = after.Mallocs-before.Mallocs, peakRSS()
 	return m, nil
@@ -109,8 +109,8 @@ func (t *task) profile() (finish func() error, err error) {
 	}, nil
 }
 
-// cpuTime is user and system time of this process.
-func cpuTime() time.Duration {
+// CPUTime is user and system time of this process.
+func CPUTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
